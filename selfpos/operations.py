@@ -25,7 +25,7 @@ from selfpos.statistics import check, gathered
 from selfpos.storage.atomic import refuse_existing, refuse_within
 from selfpos.storage.locate import locate_model
 from selfpos.storage.manifest import read_manifest
-from selfpos.storage.model_folder import RERANKER, check_embeds, open_model
+from selfpos.storage.model_folder import RERANKER, check_embeds, class_of, open_model
 from selfpos.tasks import TaskType, get_task
 from selfpos.tasks.texts import GENERAL, TEXTS
 from selfpos.tasks.types.candidates import for_cross_encoder
@@ -120,11 +120,10 @@ def check_finetune(
     folder, task_type, _, _, training, held_out = _prepared(
         base, source, out, settings, model_type=model_type, probe=probe, seed=seed, say=say
     )
-    if task_type.model_class == RERANKER:
-        with quiet_libraries():
+    with quiet_libraries():
+        if task_type.model_class == RERANKER:
             load_trainable(folder, settings)
-        say("the base is a CrossEncoder: its specialists are merged by methods that use no data")
-    else:
+            say("the base is a CrossEncoder, and so will the specialist be")
         check_searches(folder)
     say(f"would train on {len(training)} records, and hold out {len(held_out)} for a probe")
 
@@ -224,8 +223,11 @@ def probe_of(specialists: Sources) -> dict[str, ProbeTask]:
         if not known or not provenance["probe"]:
             raise _no_probe(f"{folder} does not say which records were held out for a probe")
         source = validate(TaskSource, provenance["source"], f"{folder}/selfpos.json")
+        task_type = get_task(source.type)
+        if class_of(folder) == RERANKER:
+            task_type = for_cross_encoder(task_type)
         try:
-            loaded = load_task(source, seed=provenance["seed"])
+            loaded = load_task(source, seed=provenance["seed"], task_type=task_type)
         except SelfposError as error:
             raise type(error)(
                 f"the probe of {folder} is drawn from the data it was trained on, which cannot be read: "
@@ -239,7 +241,7 @@ def probe_of(specialists: Sources) -> dict[str, ProbeTask]:
             raise _no_probe(
                 f"other records were held out of the data of {folder} by the version that trained it"
             )
-        probes[name] = ProbeTask(name, get_task(source.type), probe, source.prompts)
+        probes[name] = ProbeTask(name, task_type, probe, source.prompts)
     return probes
 
 

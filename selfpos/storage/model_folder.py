@@ -365,14 +365,14 @@ def class_of(folder: Path) -> str:
     return RERANKER if task_of(first) == "sequence-classification" else EMBEDDER
 
 
-def check_embeds(folder: Path) -> None:
-    """Raise SelfposError where the model at `folder` is of another class than SentenceTransformer."""
+def check_embeds(folder: Path, *allowed: str) -> None:
+    """Raise SelfposError where the model at `folder` is no SentenceTransformer, and of no `allowed` class."""
     kind = class_of(folder)
-    if kind != EMBEDDER:
+    if kind not in (EMBEDDER, *allowed):
         raise SelfposError(
             f"{folder} is a {kind}: such models are merged by methods that use no data (see `selfpos "
-            f"methods`) and scored by `selfpos eval-mteb`; trained here are {EMBEDDER} and, by `selfpos "
-            f"finetune --task reranking`, {RERANKER}, and merged by data or in a run {EMBEDDER} alone"
+            f"methods`) and scored by `selfpos eval-mteb`; {RERANKER}s are also trained by `selfpos "
+            f"finetune --task reranking` and merged by self-positioning, and all else takes a {EMBEDDER}"
         )
 
 

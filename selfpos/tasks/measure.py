@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -123,29 +123,33 @@ class TaskMeasure:
         return float(spearmanr(cosines, target).statistic)
 
 
-class PairMeasure:
+class PairMeasure(TaskMeasure):
     """Mean average precision of each question's right candidates among its own, as a cross-encoder scores
-    them. Candidates graded `right` or more are right; questions without a right and a wrong one count for
-    nothing.
+    them. Candidates graded `right` or more are right.
+
+    `texts` are pairs of question and candidate, their embeddings the model's scores, (pairs, 1).
     """
 
     def __init__(self, pairs: Sequence[tuple[str, str]], grades: Sequence[float], right: float) -> None:
-        self.pairs = list(pairs)
+        self.texts: Any = list(pairs)
         self._right = np.asarray(grades) >= right
+        rows_of: dict[str, list[int]] = {}
+        for row, (question, _) in enumerate(pairs):
+            rows_of.setdefault(question, []).append(row)
+        self._rows = list(rows_of.values())
 
-    def score(self, scores: NDArray) -> float:
-        """The measure, of the model's scores (len(pairs),) in order."""
+    def items(self, embeddings: Tensor) -> dict[str, NDArray]:
+        """A precision for each question, in the order of their first pairs; nan without a right and a wrong
+        candidate.
+        """
         from sklearn.metrics import average_precision_score
 
-        rows_of: dict[str, list[int]] = {}
-        for row, (question, _) in enumerate(self.pairs):
-            rows_of.setdefault(question, []).append(row)
-        precisions = [
-            average_precision_score(self._right[rows], scores[rows])
-            for rows in rows_of.values()
-            if 0 < self._right[rows].sum() < len(rows)
-        ]
-        return float(np.mean(precisions)) if precisions else 0.0
+        scores = embeddings.detach().double().cpu().numpy()[:, 0]
+        precisions = np.full(len(self._rows), np.nan)
+        for number, rows in enumerate(self._rows):
+            if 0 < self._right[rows].sum() < len(rows):
+                precisions[number] = average_precision_score(self._right[rows], scores[rows])
+        return {"precisions": precisions}
 
 
 def _nearest_class(texts: NDArray, labels: NDArray, known: NDArray, known_labels: NDArray) -> NDArray:

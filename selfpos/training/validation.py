@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import TrainerCallback
 
 import selfpos.processes as processes
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
 BATCH = 64  # texts embedded at once: no activations are kept, so this takes little memory
 
 
-def task_measure(
-    task_type: TaskType, dataset: Dataset, prompts: Prompts, records: int
-) -> TaskMeasure | PairMeasure:
+def task_measure(task_type: TaskType, dataset: Dataset, prompts: Prompts, records: int) -> TaskMeasure:
     """The measure of one task on at most `records` of its prepared validation records.
 
     Of labelled texts every second record only teaches the classifier.
@@ -50,10 +49,12 @@ def task_measure(
     return TaskMeasure(*texts)
 
 
-def score(measure: TaskMeasure | PairMeasure, model: Any) -> float:
+def score(measure: TaskMeasure, model: Any) -> float:
     """The measure of `model` in its current state; higher is better."""
     if isinstance(measure, PairMeasure):
-        return measure.score(model.predict(measure.pairs, batch_size=BATCH, show_progress_bar=False))
+        raw = {"activation_fn": torch.nn.Identity(), "convert_to_tensor": True}
+        scores = model.predict(measure.texts, batch_size=BATCH, show_progress_bar=False, **raw)
+        return measure.score(scores[:, None])
     embeddings = model.encode(
         measure.texts, prompt="", batch_size=BATCH, convert_to_tensor=True, show_progress_bar=False
     )
