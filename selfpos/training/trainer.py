@@ -150,14 +150,16 @@ class PairTrainer(TaskTrainer, CrossEncoderTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.model.register_forward_pre_hook(self._count)
+        self.model.register_forward_pre_hook(self._take)
 
     def _track_num_input_tokens(self, inputs: Mapping[str, Any]) -> None:
         """None: there are no tokens yet."""
 
-    def _count(self, model: torch.nn.Module, inputs: tuple[Mapping[str, Any], ...]) -> None:
+    def _take(self, model: torch.nn.Module, inputs: tuple[Mapping[str, Any], ...]) -> tuple[dict[str, Any]]:
+        """The features of a batch, counted; a dictionary, for several processes see no tensors in another."""
         if model.training:
             super()._track_num_input_tokens(inputs[0])
+        return (dict(inputs[0]),)
 
 
 class NotFiniteError(OperationError):

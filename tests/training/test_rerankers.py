@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from selfpos.tasks.measure import PairMeasure
 from selfpos.tasks.types.candidates import CandidatePairs
 from selfpos.training.validation import score
 from tests.helpers.adapters import edit_json, state
-from tests.helpers.command import CommandLine
+from tests.helpers.command import ROOT, CommandLine
 from tests.helpers.families import plain_bert, splade
 from tests.helpers.files import write_lines
 from tests.helpers.trainings import interrupted, one_thread
@@ -177,6 +179,26 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(
     assert content_hash(tmp_path / "out") == content_hash(tmp_path / "whole")
     manifests = [read_manifest(tmp_path / name) for name in ("out", "whole")]
     assert manifests[0]["tokens"] == manifests[1]["tokens"]
+
+
+@pytest.mark.nightly
+def test_two_processes_train_one_reranker(tmp_path: Path) -> None:
+    base, data = reranker(tmp_path), lists(tmp_path / "lists.jsonl")
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+        "selfpos",
+    ]
+    words_of = [*TASK, "--data", data, "--base", base, "--out", tmp_path / "out", *QUICK, "--validate", 0.2]
+    command = [*launch, *map(str, words_of), "--device", "cpu"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    manifest = read_manifest(tmp_path / "out")
+    assert (manifest["processes"], manifest["steps"], manifest["samples"]) == (2, 4, 64)
 
 
 def test_adapters_and_plain_bases(tmp_path: Path, selfpos: CommandLine) -> None:
