@@ -30,8 +30,17 @@ from tests.helpers.trainings import interrupted, one_thread
 
 __all__ = ["one_thread"]
 
+WARM = "import selfpos.positioning.position, selfpos.training.trainer"
 TASK = ["finetune", "--task", "reranking"]
 QUICK = ["--steps", 4, "--batch-size", 8, "--learning-rate", "1e-3"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm(selfpos: CommandLine) -> None:
+    """Import what trains at set-up: it takes seconds of CPU, which the first test would be charged for."""
+    from selfpos.training.trainer import PairTrainer  # noqa: F401
+
+    selfpos.python(WARM)
 
 
 def reranker(place: Path, **fields: Any) -> Path:
