@@ -49,6 +49,8 @@ class TaskType:
     target: ClassVar[str | None] = None
     #: the loss: a name in `losses.LOSSES`
     loss_name: ClassVar[str]
+    #: the class of sentence-transformers whose models learn by the loss
+    model_class: ClassVar[str] = "SentenceTransformer"
     #: what a batch must fulfil: a value of sentence-transformers' BatchSamplers, and a name in `draws.DRAWS`
     sampler: ClassVar[str] = "batch_sampler"
     own_candidates: ClassVar[bool] = False
