@@ -182,7 +182,11 @@ def _inputs(recipe: Recipe, name: str) -> list[str]:
 def read_results(folder: RunFolder) -> RunResults:
     """Read the run in `folder`; raises SelfposError when it is no run."""
     if not folder.recipe.is_file():
-        raise SelfposError(f"{folder.path} is no run: it has no {folder.recipe.name}")
+        raise SelfposError(
+            f"{folder.path} is no run: it has no {folder.recipe.name}. 'selfpos compare' shows models or a "
+            "folder of scores beside each other; 'selfpos push MODEL USER/NAME --dry-run' shows how one "
+            "model was made"
+        )
     recipe = load_recipe(folder.recipe)
     missing: list[str] = []
     tasks, scores = _scores(folder, recipe, missing)
