@@ -78,12 +78,17 @@ class RunResults:
     @cached_property
     def comparison(self) -> Comparison | None:
         """The differences to the base with intervals; None for fewer than two models."""
+        return compare(self.scored) if len(self.scored) > 1 else None
+
+    @cached_property
+    def scored(self) -> list[Scored]:
+        """The models that have scores on tasks of the run."""
         models = []
         for name, run in models_of_run(self.folder, self.recipe).items():
             scores = {task: score for task, score in run.items() if task in self.tasks}
             if scores:
                 models.append(Scored(name, {"": scores}))
-        return compare(models) if len(models) > 1 else None
+        return models
 
     @property
     def baseline(self) -> str:
