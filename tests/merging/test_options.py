@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from selfpos.commands.methods import method_row
+from selfpos.commands.methods import needs_of
 from selfpos.errors import SelfposError
 from selfpos.merging import METHODS, merge, plan
 from selfpos.merging.method import Method, combination, kernel
@@ -163,12 +163,7 @@ def test_plans_say_what_will_be_done(tiny_base: Path, tiny_specialists: list[Pat
     )
     assert made.memory < made.options.budget
     assert not (tmp_path / "out").exists() and not list(tmp_path.iterdir())
-    rows_by_method = {name: rest for name, *rest in map(method_row, METHODS.values())}
-    assert (
-        set(rows_by_method) == set(METHODS)
-        and rows_by_method["nearswap"][1] == "one vector"
-        and "density=0.2" in rows_by_method["ties"][2]
-    )
+    assert needs_of(METHODS["nearswap"]).startswith("one vector")
 
 
 def test_a_budget_takes_threads_away_and_refuses_what_one_thread_exceeds(
