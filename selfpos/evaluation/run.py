@@ -106,7 +106,7 @@ def evaluate(
                         "are alike; it counts as missing",
                         *(title, name),
                     )
-                bar.advance(1, task=title, score=scores[title].main_score)
+                bar.advance(1, task=title, score=f"{100 * scores[title].main_score:.2f}")
             except Exception as error:
                 if isinstance(error, SelfposError) and not scorer.is_loaded:
                     raise  # the model itself is at fault, so that no task can be scored

@@ -154,7 +154,8 @@ class TaskType:
             raise SelfposError(
                 f"data for task type {self.name} lacks {' and '.join(missing)}: "
                 f"found columns {', '.join(present)}; "
-                f"accepted names are {known_names}; other names can be given with 'columns'"
+                f"accepted names are {known_names}; name another with --column {missing[0]}=NAME, in YAML "
+                f"'columns: {{{missing[0]}: NAME}}'"
             )
         return sources
 
