@@ -76,20 +76,26 @@ def progress(title: str, total: float | None, *, unit: str = "step") -> Iterator
         DownloadColumn,
         MofNCompleteColumn,
         Progress,
+        ProgressColumn,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
-    count = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+    # In a narrow terminal the bar gives way, not the numbers.
+    whole = Column(no_wrap=True)
+    count: ProgressColumn = (
+        DownloadColumn(table_column=whole) if unit == "bytes" else MofNCompleteColumn(table_column=whole)
+    )
     columns = [
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         count,
         TextColumn("" if unit == "bytes" else unit),
-        TimeElapsedColumn(),
+        TimeElapsedColumn(table_column=whole),
         TextColumn("left"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(table_column=whole),
         TextColumn("[cyan]{task.fields[numbers]}"),
     ]
     with Progress(*columns, console=screen(), refresh_per_second=4) as bars:

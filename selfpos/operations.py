@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import selfpos.processes as processes
-from selfpos.console import log
+from selfpos.console import log, quiet_libraries
 from selfpos.data.probe import ProbeTask, hold_out
 from selfpos.data.report import describe_data, report_lines
 from selfpos.data.sources import hash_records, load_task
@@ -25,11 +25,12 @@ from selfpos.statistics import check, gathered
 from selfpos.storage.atomic import refuse_existing, refuse_within
 from selfpos.storage.locate import locate_model
 from selfpos.storage.manifest import read_manifest
-from selfpos.storage.model_folder import open_model
+from selfpos.storage.model_folder import RERANKER, check_embeds, class_of, open_model
 from selfpos.tasks import TaskType, get_task
 from selfpos.tasks.texts import GENERAL, TEXTS
+from selfpos.tasks.types.candidates import for_cross_encoder
 from selfpos.training import TrainingResult, train
-from selfpos.training.models import check_base
+from selfpos.training.models import check_base, load_trainable, refuse_for_pairs, wanted_class
 from selfpos.training.negatives import mine
 from selfpos.vectors.check import side_prompt
 from selfpos.vectors.task_vector import distinct_names
@@ -51,6 +52,7 @@ def finetune(
     out: str | Path,
     settings: TrainingSettings,
     *,
+    model_type: str | None = None,
     probe: int | None = None,
     seed: int = 0,
     say: Callable[[str], object] = print,
@@ -62,6 +64,7 @@ def finetune(
         source: the task's type and data.
         out: the folder to write; it must not exist.
         settings: how to train.
+        model_type: `sentence-transformer` or `cross-encoder`; what the base is when absent.
         probe: records held out of the training data, which `probe_of` draws again: 256 when absent, but at
             most a quarter of the data. More than half of it are not, but a quarter.
         seed: of all random choices.
@@ -74,10 +77,9 @@ def finetune(
         SelfposError: on bad input, or when `out` exists.
     """
     out = Path(out)
-    folder, loaded, report, training, held_out = _prepared(
-        str(base), source, out, settings, probe=probe, seed=seed, say=say
+    folder, task_type, loaded, report, training, held_out = _prepared(
+        str(base), source, out, settings, model_type=model_type, probe=probe, seed=seed, say=say
     )
-    task_type = get_task(source.type)
     provenance = {
         "source": source.model_dump(mode="json"), "hash": loaded.hash, "probe": len(held_out), "seed": seed
     }  # fmt: skip
@@ -85,7 +87,7 @@ def finetune(
         provenance["held_out"] = hash_records(held_out)
     validation = None
     if settings.validation is not None and settings.validation.split is not None:
-        split = load_task(source, seed=seed, split=settings.validation.split)
+        split = load_task(source, seed=seed, split=settings.validation.split, task_type=task_type)
         validation = {source.type: split.dataset}
     if source.mine is not None:
         with processes.first_before_others():
@@ -109,13 +111,20 @@ def check_finetune(
     out: Path,
     settings: TrainingSettings,
     *,
+    model_type: str | None = None,
     probe: int | None = None,
     seed: int = 0,
     say: Callable[[str], object] = print,
 ) -> None:
     """Refuse what `finetune` would, and what a merge or search would refuse of its base; writes nothing."""
-    folder, _, _, training, held_out = _prepared(base, source, out, settings, probe=probe, seed=seed, say=say)
-    check_searches(folder)
+    folder, task_type, _, _, training, held_out = _prepared(
+        base, source, out, settings, model_type=model_type, probe=probe, seed=seed, say=say
+    )
+    with quiet_libraries():
+        if task_type.model_class == RERANKER:
+            load_trainable(folder, settings)
+            say("the base is a CrossEncoder, and so will the specialist be")
+        check_searches(folder)
     say(f"would train on {len(training)} records, and hold out {len(held_out)} for a probe")
 
 
@@ -132,23 +141,30 @@ def _prepared(
     out: Path,
     settings: TrainingSettings,
     *,
+    model_type: str | None,
     probe: int | None,
     seed: int,
     say: Callable[[str], object],
-) -> tuple[Path, LoadedSource, dict[str, Any], Dataset, Dataset]:
-    """The base's folder, the task's data and its statistics, the records to train on and those held out."""
+) -> tuple[Path, TaskType, LoadedSource, dict[str, Any], Dataset, Dataset]:
+    """The base's folder, the type of task for it, the data and its statistics, records to train on and others
+    held out.
+    """
     refuse_existing(out)
     task_type = get_task(source.type)
     folder = locate_model(base)
     refuse_within(out, folder)
-    check_base(folder, settings.max_length)  # before its data is read, or mined with it
+    if wanted_class(folder, model_type) == RERANKER:
+        task_type = for_cross_encoder(task_type)
+        refuse_for_pairs(source, settings)
+    # before its data is read, or mined with it
+    check_base(folder, settings.max_length, task_type.model_class)
     code = code_of(check_merged_base(folder, allow_code=True))
     if code:
         names = ", ".join(map(str, code))
         say(f"the base names Python code of its own ({names}): merges over it need --allow-code")
     processes.join(settings.device)
     with processes.first_before_others():  # a stream is written to the cache
-        loaded = load_task(source, seed=seed)
+        loaded = load_task(source, seed=seed, task_type=task_type)
     say(f"data: {loaded.description}")
     report = describe_data(loaded, task_type, folder)
     for line in report_lines(report):
@@ -157,7 +173,7 @@ def _prepared(
     training, held_out = hold_out(loaded.dataset, count, seed)
     if count:
         _check_probe(task_type, held_out)
-    return folder, loaded, report, training, held_out
+    return folder, task_type, loaded, report, training, held_out
 
 
 def _probe_count(probe: int | None, records: int, say: Callable[[str], object]) -> int:
@@ -207,8 +223,11 @@ def probe_of(specialists: Sources) -> dict[str, ProbeTask]:
         if not known or not provenance["probe"]:
             raise _no_probe(f"{folder} does not say which records were held out for a probe")
         source = validate(TaskSource, provenance["source"], f"{folder}/selfpos.json")
+        task_type = get_task(source.type)
+        if class_of(folder) == RERANKER:
+            task_type = for_cross_encoder(task_type)
         try:
-            loaded = load_task(source, seed=provenance["seed"])
+            loaded = load_task(source, seed=provenance["seed"], task_type=task_type)
         except SelfposError as error:
             raise type(error)(
                 f"the probe of {folder} is drawn from the data it was trained on, which cannot be read: "
@@ -222,7 +241,7 @@ def probe_of(specialists: Sources) -> dict[str, ProbeTask]:
             raise _no_probe(
                 f"other records were held out of the data of {folder} by the version that trained it"
             )
-        probes[name] = ProbeTask(name, get_task(source.type), probe, source.prompts)
+        probes[name] = ProbeTask(name, task_type, probe, source.prompts)
     return probes
 
 
@@ -338,6 +357,7 @@ def _plan_with_probe(
         raise SelfposError(f"method {method} uses no data: omit the probe set")
     if not planned.method.probe or planned.statistics:
         return planned, None
+    check_embeds(folder)
     tasks = probe_of(sources) if probe is None else probe
     check(planned, tasks)
     return planned, tasks

@@ -5,7 +5,18 @@ import warnings
 
 import pytest
 
-from selfpos.console import LIBRARIES, quiet_libraries
+from selfpos.console import LIBRARIES, progress, quiet_libraries
+
+
+def test_a_bar_of_80_columns_keeps_its_numbers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with progress("scoring merged", 3, unit="tasks") as bar:
+        bar.advance(3, task="Duplicates", score="83.34")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "3/3 tasks 0:00:00 left 0:00:00 task Duplicates  score 83.34" in line
+    assert len(line) <= 80
 
 
 @pytest.mark.parametrize("hide", [True, False])

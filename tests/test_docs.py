@@ -19,7 +19,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "bench
 def command_lines(page: Path) -> Iterator[list[str]]:
     """The words of each `selfpos` command in the page's blocks of shell."""
     for block in re.findall(
-        r"^```sh\n(.*?)^```|^((?: {4}.*\n)+)", page.read_text(encoding="utf-8"), re.S | re.M
+        r"^```sh\n(.*?)^```|^((?: {4}[^\n]*\n)+)", page.read_text(encoding="utf-8"), re.S | re.M
     ):
         for line in "".join(block).replace("\\\n", " ").splitlines():
             if line.strip().startswith("selfpos "):

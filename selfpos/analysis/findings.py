@@ -202,7 +202,7 @@ def gradient_figure(findings: Findings) -> Figure:
     figure, axes = plot(6.8, 1.0 + 0.26 * len(rows))
     for y, (point, pair) in enumerate(reversed(rows)):
         if pair["cosine"] is None:
-            axes.annotate("lost in noise", (0, y), fontsize=7, color=GREY, va="center")
+            axes.annotate("lost in noise", (0, y), fontsize=8, color=GREY, va="center")
             continue
         colour = LINES[points.index(point) % len(LINES)]
         if pair["low"] is not None:
@@ -211,7 +211,7 @@ def gradient_figure(findings: Findings) -> Figure:
         axes.plot([pair["cosine"]], [y], "o", color=colour, markersize=5, markerfacecolor=fill)
     axes.axvline(0, color=GREY, linewidth=1)
     labels = [f"{' – '.join(pair['tasks'])} at {point}" for point, pair in reversed(rows)]
-    axes.set_yticks(range(len(labels)), labels, fontsize=7)
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.set_xlabel("cosine")
     axes.grid(axis="x", alpha=0.3)
     return figure

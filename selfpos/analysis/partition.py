@@ -17,6 +17,7 @@ from selfpos.console import progress, quiet_libraries
 from selfpos.errors import SelfposError
 from selfpos.recipe import Recipe, TaskSource
 from selfpos.storage.loading import loading
+from selfpos.storage.model_folder import check_embeds
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -59,6 +60,7 @@ def embed_sources(
         except SelfposError as error:
             raise SelfposError(f"data {name}: {error}") from None
     rows = []
+    check_embeds(base)
     with quiet_libraries(), progress("embedding", len(pairs), unit="data sets") as bar:
         with loading(base):
             model = SentenceTransformer(str(base), local_files_only=True)

@@ -140,7 +140,8 @@ def command(
     selection["names"] = split_names(tasks)
     out = out or Path("checkpoints") / "scores"
     options: dict[str, Any] = {
-        "batch_size": batch_size, "cache": None if no_cache else cache or out / "cache", "announce": _announce
+        "batch_size": batch_size, "cache": None if no_cache else cache or out / "cache",
+        "announce": _announcer(),
     }  # fmt: skip
     if ray is not None:
         options |= {"address": ray, "cpus": ray_cpus, "gpus": ray_gpus}
@@ -176,9 +177,17 @@ def _scores(folder: Path, selection: dict[str, Any], out: Path, **options: Any) 
         return evaluate_on_ray(folder, selection, out, **options)
 
 
-def _announce(rows: list[tuple[str, str]]) -> None:
-    for label, text in rows:
-        click.echo(f"{label + ' ':<12}{text}", err=True)
+def _announcer() -> Callable[[list[tuple[str, str]]], None]:
+    """Prints what decides the scores, once where it is the same for several models."""
+    printed: set[tuple[str, str]] = set()
+
+    def announce(rows: list[tuple[str, str]]) -> None:
+        for label, text in rows:
+            if (label, text) not in printed:
+                printed.add((label, text))
+                click.echo(f"{label + ' ':<12}{text}", err=True)
+
+    return announce
 
 
 def _table(scores: dict[str, dict[str, TaskScore]]) -> tuple[list[str], list[list[str]]]:

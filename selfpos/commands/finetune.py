@@ -28,10 +28,16 @@ SIDES = {"query": "query", **dict.fromkeys(("document", "passage", "corpus"), "d
     "finetune",
     epilog=examples(
         "finetune --task classification --data tickets.csv --out specialists/tickets",
+        "finetune --task reranking --data wikiqa.csv --base cross-encoder/ms-marco-MiniLM-L6-v2 --out ranker",
         "finetune --task retrieval --data pairs.jsonl --base BAAI/bge-m3 --lora 16 --out specialists/pairs",
     ),
 )
 @click.option("--task", required=True, help="Task type, one of `selfpos tasks`.")
+@click.option(
+    "--model-type",
+    type=click.Choice(["sentence-transformer", "cross-encoder"]),
+    help="What to train [default: what the base is]; a cross-encoder learns --task reranking.",
+)
 @click.option("--base", default="all-MiniLM-L6-v2", show_default=True, help="Model folder or Hub name.")
 @click.option(
     "--data",
@@ -98,6 +104,7 @@ SIDES = {"query": "query", **dict.fromkeys(("document", "passage", "corpus"), "d
 )
 def command(
     task: str,
+    model_type: str | None,
     base: str,
     data: tuple[str, ...],
     out: Path,
@@ -113,7 +120,9 @@ def command(
     allow_pickle: bool,
     **options: Any,
 ) -> None:
-    """Fine-tune the base model on one task, and save it as a folder that SentenceTransformer loads."""
+    """Fine-tune the base model on one task, and save it as a folder that SentenceTransformer loads, or, of a
+    reranker, CrossEncoder.
+    """
     from selfpos.console import is_first, quiet_process, tell
     from selfpos.operations import check_finetune, finetune
     from selfpos.recipe import validate as checked
@@ -142,10 +151,11 @@ def command(
     training = checked(TrainingSettings, settings, "selfpos finetune")
     records = checked(TaskSource, source, "selfpos finetune")
     base = without_pickles(base, allow_pickle)
+    options = {"model_type": model_type, "probe": probe, "seed": seed}
     if dry_run:
-        check_finetune(base, records, out, training, probe=probe, seed=seed, say=click.echo)
+        check_finetune(base, records, out, training, **options, say=click.echo)
         return
-    result = finetune(base, records, out, training, probe=probe, seed=seed, say=tell)
+    result = finetune(base, records, out, training, **options, say=tell)
     if is_first():
         click.echo(f"{result.out}  ({result.steps} steps, {result.seconds:.0f} s)")
 

@@ -286,11 +286,12 @@ def _search(
 ) -> None:
     from selfpos.console import is_first, quiet_process
     from selfpos.operations import check_searches
-    from selfpos.positioning.position import check
+    from selfpos.positioning.position import check, probe_for
     from selfpos.recipe import PositioningSettings, validate
     from selfpos.searched_merge import plan_search, position_and_merge
     from selfpos.storage.atomic import refuse_existing
     from selfpos.storage.locate import locate_model
+    from selfpos.storage.model_folder import RERANKER, check_embeds
     from selfpos.vectors.task_vector import distinct_names
 
     quiet_process()
@@ -300,8 +301,9 @@ def _search(
     for path in (coefficients, picture, trajectory):
         refuse_existing(path)
     settings = validate(PositioningSettings, search_settings, "--param")
+    check_embeds(locate_model(base), RERANKER)
     sources = [locate_model(vector) for vector in vectors]
-    tasks = _tasks(base, sources, probe, texts, options.get("seed", 0))
+    tasks = probe_for(locate_model(base), _tasks(base, sources, probe, texts, options.get("seed", 0)))
     names = distinct_names(sources)
     check(tasks, settings, seed=options.get("seed", 0), vectors=len(names))
     alone = [] if texts else [f"vector {name}" for name in names if name not in tasks]

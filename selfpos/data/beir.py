@@ -116,6 +116,25 @@ def joined(
     return Beir(documents, {key: query["text"] for key, query in queries.items()}, relevant, left_out)
 
 
+def of_pairs(records: Iterable[Mapping[str, Any]]) -> Beir:
+    """The retrieval set of records of the task type retrieval: every positive and negative is a document, and
+    right for the questions that it is a positive of.
+    """
+    documents: dict[str, str] = {}
+    queries: dict[str, str] = {}
+    relevant: dict[str, dict[str, int]] = {}
+    for record in records:
+        query = queries.setdefault(record["anchor"], f"q{len(queries)}")
+        for column, value in record.items():
+            if column == "positive" or column.startswith("negative"):
+                for text in filter(None, value if isinstance(value, list) else [value]):
+                    document = documents.setdefault(text, f"d{len(documents)}")
+                    if column == "positive":
+                        relevant.setdefault(query, {})[document] = 1
+    texts = {key: {"title": "", "text": text} for text, key in documents.items()}
+    return Beir(texts, {key: text for text, key in queries.items()}, relevant, Counter())
+
+
 def beir_files(folder: Path, split: str) -> dict[str, list[Path]]:
     """The files of the three parts of a BEIR folder by what they are called; none of one that is not there.
 

@@ -35,7 +35,10 @@ def describe_data(loaded: LoadedSource, kind: TaskType, base: Path) -> dict[str,
     spread = range(0, len(dataset), max(1, len(dataset) // MEASURED))
     for column in dataset.column_names:
         if column in ("label", "score"):
-            report[column] = _values(dataset[column][:])
+            values = dataset[column]
+            report[column] = _values(
+                [one for value in values for one in (value if isinstance(value, list) else [value])]
+            )
             continue
         texts = list(_flat(dataset[column]))
         lengths = count(list(_flat(dataset.select(spread)[column])))

@@ -47,10 +47,15 @@ class LoadedSource:
 
 
 def load_task(
-    source: TaskSource, *, seed: int, data_root: Path | None = None, split: str | None = None
+    source: TaskSource,
+    *,
+    seed: int,
+    data_root: Path | None = None,
+    split: str | None = None,
+    task_type: TaskType | None = None,
 ) -> LoadedSource:
     """The records of a recipe's task, of its split or of another; from its `local` data when there is a
-    `data_root` to find that in.
+    `data_root` to find that in. `task_type` reads them where it is not the source's.
     """
     from selfpos.tasks import get_task
 
@@ -58,7 +63,7 @@ def load_task(
     source = local or source
     return load_source(
         source.data,
-        get_task(source.type),
+        task_type or get_task(source.type),
         split=split or source.split,
         columns=source.columns,
         data_root=data_root if local else None,

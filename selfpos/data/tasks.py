@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfpos.console import log
+from selfpos.errors import SelfposError
 from selfpos.recipe import Recipe, TaskSource
 
 if TYPE_CHECKING:
@@ -92,20 +94,34 @@ def read_tasks(recipe: Recipe, data_root: Path | None) -> dict[str, ReadTask]:
 def split_tasks(
     recipe: Recipe, tasks: Mapping[str, ReadTask], inspect: Inspect | None = None
 ) -> dict[str, TaskData]:
-    """Hold each task's part of the probe set out of its records, which `inspect` may first make fewer."""
+    """Hold each task's part of the probe set out of its records, which `inspect` may first make fewer.
+
+    Where the recipe does not say how many, a small task gives a quarter of its records.
+    """
     from selfpos.data.probe import hold_out
 
     counts = recipe.probe.counts(recipe.tasks)
+    asked = bool({"per_task", "ratio"} & recipe.probe.model_fields_set)
     split = {}
     for name, task in tasks.items():
         if inspect is not None:
             probe = inspect(f"{name}, probe", task.type, task.probe) if task.probe else None
             task = replace(task, training=inspect(name, task.type, task.training), probe=probe)
-        if task.probe is None:
-            training, probe_records = hold_out(task.training.dataset, counts[name], recipe.seed)
-        else:
-            training = task.training.dataset
-            _, probe_records = hold_out(task.probe.dataset, counts[name], recipe.seed)
+        records = (task.probe or task.training).dataset
+        count = counts[name]
+        if not asked and count > len(records) // 2:
+            count = max(2, len(records) // 4)
+            log.warning(
+                "task %s: the probe takes %d of its %d records (see probe.per_task)",
+                name,
+                count,
+                len(records),
+            )
+        try:
+            rest, probe_records = hold_out(records, count, recipe.seed)
+        except SelfposError as error:
+            raise SelfposError(f"task {name}: {error} (probe.per_task)") from None
+        training = rest if task.probe is None else task.training.dataset
         validation = task.validation.dataset if task.validation else None
         split[name] = TaskData(task.type, training, probe_records, task.source, task.training, validation)
     return split

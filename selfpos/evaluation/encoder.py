@@ -31,7 +31,7 @@ AT_ONCE = 50_000
 # Fields of mteb's metadata that it finds in the model itself.
 MEASURED = (
     *("max_tokens", "embed_dim", "similarity_fn_name", "framework"),
-    *("n_embedding_parameters", "adapted_from"),
+    *("n_embedding_parameters", "adapted_from", "loader", "model_type"),
 )
 EncodeFunction = Callable[[list[str]], np.ndarray]
 INSTRUCTED, PLAIN = "InstructSentenceTransformerModel", "SentenceTransformerEncoderWrapper"
@@ -55,6 +55,15 @@ def identity(folder: Path, name: str) -> ModelMeta:
         name = snapshot["repo"]
     revision = snapshot.get("revision") or content_hash(folder)[:REVISION_LENGTH]
     return ModelMeta.create_empty(overwrites={"name": model_name(name), "revision": revision})
+
+
+def measured_meta(meta: ModelMeta, found: ModelMeta, model: Any) -> ModelMeta:
+    """`meta` with what mteb's wrapper `found` in the model itself, and the size of its weights."""
+    fields = {name: getattr(found, name) for name in MEASURED}
+    weights = list(model.parameters())
+    fields["n_parameters"] = sum(tensor.numel() for tensor in weights)
+    fields["memory_usage_mb"] = sum(tensor.nbytes for tensor in weights) / 2**20
+    return meta.model_copy(update=fields)
 
 
 class Embedder:
@@ -170,12 +179,7 @@ class Encoder(SentenceTransformerEncoderWrapper):
         super().__init__(model, model_prompts=listed.prompts or None)
         self.listed, self.embedder = listed, embedder
         self.instruction_template, self.prompts_dict = listed.template, None
-        fields = {name: getattr(self.mteb_model_meta, name) for name in MEASURED}
-        weights = list(model.parameters())
-        fields["n_parameters"] = sum(tensor.numel() for tensor in weights)
-        fields["memory_usage_mb"] = sum(tensor.nbytes for tensor in weights) / 2**20
-        fields["loader"] = SentenceTransformerEncoderWrapper
-        self.mteb_model_meta = meta.model_copy(update=fields)
+        self.mteb_model_meta = measured_meta(meta, self.mteb_model_meta, model)
         routed = any(type(module).__name__ in ("Router", "Asym") for module in model.modules())
         lengths = ("query_length", "document_length", "query_expansion")
         self.sided = routed or any(getattr(model[0], name, None) for name in lengths)

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from sentence_transformers import SentenceTransformer
+import sentence_transformers
+import torch
 
 from selfpos.errors import SelfposError, on_one_line
 from selfpos.storage.file_kinds import ADAPTER, VOCABULARIES
 from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.loading import check_settings, loading
 from selfpos.storage.manifest import read_json
-from selfpos.storage.model_folder import has_tokenizer, read_modules, refuse_pickles
+from selfpos.storage.model_folder import (
+    EMBEDDER,
+    RERANKER,
+    check_embeds,
+    has_tokenizer,
+    read_modules,
+    refuse_pickles,
+)
 
 
-def load_model(folder: Path) -> SentenceTransformer:
-    """The sentence-transformers model in `folder`, after it has embedded a text of one letter.
+def load_model(folder: Path, kind: str = EMBEDDER) -> Any:
+    """The model in `folder` in the class `kind` of sentence-transformers, after it has embedded a text of one
+    letter, or scored a pair of them.
 
-    Raises SelfposError when parts are missing or do not fit together, or embeddings are not finite.
+    Raises SelfposError when it is of another class, parts are missing or do not fit together, or its
+    embeddings are not finite.
     """
-    base, first = adapter_base(folder), read_modules(folder)[0]
+    if kind == EMBEDDER:
+        check_embeds(folder)
+    modules = read_modules(folder, plain=kind != EMBEDDER)
+    base, first = adapter_base(folder), modules[0]
     with_vocabulary = has_tokenizer(folder / first.path) or (base is not None and has_tokenizer(base))
     if first.kind == "Transformer" and not with_vocabulary:
         raise SelfposError(
@@ -30,23 +43,30 @@ def load_model(folder: Path) -> SentenceTransformer:
     for path in (folder, *([base] if base else [])):
         refuse_links_out(path)
         refuse_pickles(path)
-    check_settings(folder, read_modules(folder))
+    check_settings(folder, modules)
     with loading(folder):
-        model = SentenceTransformer(str(folder), local_files_only=True)
+        model = getattr(sentence_transformers, kind)(str(folder), local_files_only=True)
     try:
-        row = model.encode(["a"], show_progress_bar=False)
+        use, sample = (model.predict, ("a", "b")) if kind == RERANKER else (model.encode, "a")
+        row = torch.as_tensor(use([sample], show_progress_bar=False)[0]).to_dense()
     except Exception as error:
         raise SelfposError(
             f"{folder} loads, but its parts do not fit together: embedding a text failed with {_line(error)}"
         ) from None
-    if not np.isfinite(row).all():
-        raise SelfposError(f"{folder} gives embeddings that are not finite: its weights are damaged")
+    if kind == RERANKER and row.ndim:
+        raise SelfposError(
+            f"{folder} gives {len(row)} numbers for a pair of texts, one for each class; a reranker gives one"
+        )
+    if not row.isfinite().all():
+        what = "scores" if kind == RERANKER else "embeddings"
+        raise SelfposError(f"{folder} gives {what} that are not finite: its weights are damaged")
     return model
 
 
 def adapter_base(folder: Path) -> Path | None:
     """The folder of the base of the adapter in `folder`, None without adapter."""
-    folders = [folder, *(folder / module.path for module in read_modules(folder) if module.path)]
+    modules = read_modules(folder, plain=True)
+    folders = [folder, *(folder / module.path for module in modules if module.path)]
     file = next((path / ADAPTER for path in folders if (path / ADAPTER).is_file()), None)
     if file is None:
         return None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from selfpos.data.beir import Beir, beir_files, read_beir
+from selfpos.data.beir import Beir, beir_files, of_pairs, read_beir
 from selfpos.data.folders import split_files
 from selfpos.data.sources import load_source
 from selfpos.data.tables import READING
@@ -175,9 +175,11 @@ def read_split(
 ) -> tuple[Any, str]:
     """The records in the file or folder `source`, and what was left out of them, in words.
 
+    Retrieval is a BEIR folder, or a file of questions and answers.
+
     Raises SelfposError for records without text or value: a score over the others would be another task's.
     """
-    if kind == "retrieval":
+    if kind == "retrieval" and not source.is_file():
         data = read_beir(source, beir_files(source, split))
         if blank := sum(not data.queries[key].strip() for key in data.relevant):
             raise SelfposError(
@@ -196,6 +198,10 @@ def read_split(
     why = "without a label left out"
     if kind == "reranking":
         why = "gathered with others of their question, or left out without a right and a wrong answer"
+    if kind == "retrieval":
+        return of_pairs(
+            loaded.dataset
+        ), f"{left_out} records without a right answer left out" if left_out else ""
     return loaded.dataset.to_list(), f"{left_out} records {why}" if left_out else ""
 
 

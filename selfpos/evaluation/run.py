@@ -23,7 +23,7 @@ from selfpos.scores.examples import examples_file, write_examples
 from selfpos.scores.files import TaskScore, task_score, write_last
 from selfpos.storage.atomic import write_bytes
 from selfpos.storage.inside import refuse_links_out
-from selfpos.storage.model_folder import read_modules, refuse_pickles
+from selfpos.storage.model_folder import EMBEDDER, class_of, read_modules, refuse_pickles
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -76,6 +76,7 @@ def evaluate(
         TasksFailedError: After the last task, when any failed.
     """
     from selfpos.evaluation.encoder import identity
+    from selfpos.evaluation.wrapped import drop_results_of_another_class
 
     model, out = Path(model), Path(out)
     name = name or model.resolve().name
@@ -87,6 +88,7 @@ def evaluate(
     if announce is not None and (shown := [row for row in remarks if row[0] not in altered]):
         announce(shown)
     meta = identity(model, name)
+    drop_results_of_another_class(model, out, meta)
     scores: dict[str, TaskScore] = {}
     failures: dict[str, str] = {}
     with (
@@ -104,7 +106,7 @@ def evaluate(
                         "are alike; it counts as missing",
                         *(title, name),
                     )
-                bar.advance(1, task=title, score=scores[title].main_score)
+                bar.advance(1, task=title, score=f"{100 * scores[title].main_score:.2f}")
             except Exception as error:
                 if isinstance(error, SelfposError) and not scorer.is_loaded:
                     raise  # the model itself is at fault, so that no task can be scored
@@ -122,11 +124,14 @@ def evaluate(
 
 def check_tasks(model: Path, tasks: Sequence[AbsTask], out: Path) -> None:
     """Raise SelfposError for what `evaluate` refuses without loading the model."""
-    read_modules(model)
+    from selfpos.evaluation.wrapped import check_suited
+
+    read_modules(model, plain=class_of(model) != EMBEDDER)
     refuse_links_out(model)
     refuse_pickles(model)
     if not tasks:
         raise SelfposError("there are no tasks to score the model on")
+    check_suited(model, tasks)
     names = [task.metadata.name for task in tasks]
     for name in names:
         if names.count(name) > 1:
@@ -171,10 +176,9 @@ class _Scorer:
 
     @cached_property
     def encoder(self) -> Any:
-        from selfpos.evaluation.encoder import describe_encoder, load_encoder
+        from selfpos.evaluation.wrapped import load_scored
 
-        encoder = load_encoder(self.folder, self.meta, self.cache)
-        rows = describe_encoder(encoder)
+        encoder, rows = load_scored(self.folder, self.meta, self.cache)
         log.info("scored with %s", "; ".join(f"{label}: {text}" for label, text in rows))
         if self.announce is not None:
             self.announce(rows)
@@ -185,7 +189,7 @@ class _Scorer:
         return "encoder" in vars(self)
 
     def close(self) -> None:
-        if self.is_loaded:
+        if self.is_loaded and hasattr(self.encoder, "embedder"):
             self.encoder.embedder.close()
 
     def score(self, task: AbsTask) -> TaskScore:

@@ -2,7 +2,7 @@
 
     name: SupportPairs           # under which its scores are filed
     type: pair-classification    # or sts, classification, clustering, reranking, retrieval
-    files: {test: pairs.csv}     # beside this file; classification also has train, retrieval a BEIR folder
+    files: {test: pairs.csv}     # beside this file; see EXAMPLES
     columns: {sentence1: question, sentence2: other, label: same}   # where the file's names are unusual
     settings: {}                 # what else decides the score; by type below
 
@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
 SUFFIXES = (".yaml", ".yml")
-FILES = {"retrieval": {"folder"}, "classification": {"train", "test"}}  # of other types: test
+EXAMPLES = {  # of `files`, by type; the names in one of them must be given
+    "retrieval": [{"test": "questions-and-answers.jsonl"}, {"folder": "BEIR-FOLDER"}],
+    "classification": [{"train": "train.csv", "test": "test.csv"}],
+}
+OTHERS = [{"test": "test.csv"}]
 
 
 class ClassificationSettings(Settings):
@@ -91,14 +95,17 @@ def load_task_file(file: Path) -> AbsTask:
     The data revision is a hash of the records and settings.
     """
     task = load_settings(file, TaskDeclaration, "task")
-    expected = FILES.get(task.type, {"test"})
-    if set(task.files) != expected:
+    examples = EXAMPLES.get(task.type, OTHERS)
+    if set(task.files) not in [set(example) for example in examples]:
+        shown = " or ".join(
+            "files: {" + ", ".join(f"{split}: {path}" for split, path in example.items()) + "}"
+            for example in examples
+        )
         raise SelfposError(
-            f"task file {file}: a {task.type} task has files {', '.join(sorted(expected))}; "
-            f"found {', '.join(sorted(task.files))}"
+            f"task file {file}: a {task.type} task has {shown}; found {', '.join(sorted(task.files))}"
         )
     columns = {name: theirs for name, theirs in task.columns.items() if name != "query_id"}  # not needed
-    known = [] if task.type == "retrieval" else list(get_task(task.type).columns)
+    known = [] if "folder" in task.files else list(get_task(task.type).columns)
     for column in columns:
         if column not in known:
             raise SelfposError(

@@ -47,12 +47,13 @@ def evaluate_on_ray(
     """
     from mteb import ResultCache
 
-    from selfpos.evaluation.encoder import describe_encoder, identity, load_encoder
+    from selfpos.evaluation.encoder import identity
+    from selfpos.evaluation.wrapped import load_scored
 
     tasks = select_tasks(**selection)
     check_tasks(model, tasks, out)
     meta = identity(model, name)
-    rows = describe_encoder(load_encoder(model, meta))  # a model that cannot be used is refused here, once
+    _, rows = load_scored(model, meta)  # a model that cannot be used is refused here, once
     if announce is not None:
         announce(rows)
     control = RunFolder(out / CONTROL)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from selfpos.errors import SelfposError
-from selfpos.positioning.objective import Batch, TaskProbe
+from selfpos.positioning.objective import Batch, PairProbe, TaskProbe
+from selfpos.storage.model_folder import RERANKER
 
 if TYPE_CHECKING:
     from selfpos.data.probe import ProbeTask
@@ -54,9 +55,10 @@ def split_probe(
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
         chosen = _validation_rows(task, order, kept) if kept else set()
         rows = [row for row in range(count) if row not in chosen]
-        search[name] = TaskProbe(name, task.type, task.dataset.select(rows), temperature)
+        kind = PairProbe if task.type.model_class == RERANKER else TaskProbe
+        search[name] = kind(name, task.type, task.dataset.select(rows), temperature)
         if kept:
-            validation[name] = TaskProbe(name, task.type, task.dataset.select(sorted(chosen)), temperature)
+            validation[name] = kind(name, task.type, task.dataset.select(sorted(chosen)), temperature)
     return search, validation
 
 

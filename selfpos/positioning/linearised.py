@@ -281,9 +281,10 @@ class LinearisedSearch:
                     }
                 )  # fmt: skip
                 point, radius, ended = self._round(number, point, radius, pulls)
+                left = settings.rounds - number
+                bar.advance(1 + left * ended, scale=self.scale, pull=self.pull)
                 if ended:
                     break
-                bar.advance(1, scale=self.scale, pull=self.pull)
         return point
 
     def _best_scale(self) -> Tensor:

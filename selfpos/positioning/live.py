@@ -21,7 +21,7 @@ from selfpos.positioning.deltas import open_deltas
 from selfpos.positioning.processes import Processes
 from selfpos.positioning.recompute import Recompute
 from selfpos.storage.loading import loading
-from selfpos.storage.model_folder import check_embeds, check_tokenizer
+from selfpos.storage.model_folder import EMBEDDER, RERANKER, check_embeds, check_tokenizer, class_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -37,7 +37,8 @@ class LiveModel:
     """A sentence-transformers model, in memory once, whose weights are set from the base and N task vectors.
 
     `keys` are the tensors that take part, in the order of the coefficient tables (T, N): all stored ones that
-    the model uses (no language-model head, no position ids).
+    the model uses (no language-model head, no position ids). With `in_pairs` it is a CrossEncoder: a pair of
+    texts stands where else a text does, and its score, before the activation, where else an embedding does.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class LiveModel:
         vectors_in: str = "auto",
         processes: Processes | None = None,
         specialists: Sequence[TaskVector] | None = None,
+        in_pairs: bool = False,
     ) -> None:
         self.base, self.vectors, self.autocast = base, list(vectors), autocast
         self.specialists = list(specialists or vectors)  # vectors as they were before they were separated
         self.processes = processes or Processes()
-        self.model = _load(base, device, dtype, max_length)
+        self.in_pairs = in_pairs
+        self.model = _load(base, device, dtype, max_length, in_pairs)
         self.model.eval()
         self.parameters = _without(match_parameters(base, self.model), exclude, base)
         self.keys = list(self.parameters)
@@ -129,7 +132,8 @@ class LiveModel:
         it needs by itself, and the texts are not counted.
         """
         processes = Processes() if alone else self.processes
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        lengths = [sum(map(len, text)) if self.in_pairs else len(text) for text in texts]
+        order = sorted(range(len(texts)), key=lengths.__getitem__)
         # with gradients, a batch is small and is split evenly; a probe set is not
         chunks = processes.chunks(order, CHUNK, even=torch.is_grad_enabled())
         mine = chunks[processes.rank :: processes.count]
@@ -150,7 +154,7 @@ class LiveModel:
         features: dict[str, Any] = batch_to_device(self.model.preprocess(texts), self.device)
         saving = self.recompute.forgetting() if torch.is_grad_enabled() else nullcontext()
         with saving, self._autocast():
-            embeddings: Tensor = self.model(features)["sentence_embedding"]
+            embeddings: Tensor = self.model(features)["scores" if self.in_pairs else "sentence_embedding"]
         return embeddings if self.autocast is None else embeddings.float()
 
     def _autocast(self) -> AbstractContextManager[None]:
@@ -161,7 +165,8 @@ def check_live(base: ModelFolder) -> None:
     """Raise SelfposError where a search over `base` would: its parameters cannot be told apart, or it has no
     tokenizer.
     """
-    match_parameters(base, _load(base, "cpu", torch.float32, None))
+    in_pairs = class_of(base.path) == RERANKER
+    match_parameters(base, _load(base, "cpu", torch.float32, None, in_pairs))
 
 
 def check_finite(table: Tensor) -> None:
@@ -172,13 +177,13 @@ def check_finite(table: Tensor) -> None:
         )
 
 
-def _load(base: ModelFolder, device: str, dtype: torch.dtype, max_length: int | None) -> SentenceTransformer:
-    from sentence_transformers import SentenceTransformer
+def _load(base: ModelFolder, device: str, dtype: torch.dtype, max_length: int | None, in_pairs: bool) -> Any:
+    import sentence_transformers
 
-    check_tokenizer(base.path)
-    check_embeds(base.path)
+    check_embeds(base.path, *([RERANKER] if in_pairs else []))
+    check_tokenizer(base.path, base.modules)
     with loading(base.path):
-        model = SentenceTransformer(
+        model = getattr(sentence_transformers, RERANKER if in_pairs else EMBEDDER)(
             str(base.path), device=device, local_files_only=True, model_kwargs={"dtype": torch.float32}
         )
     model.to(dtype)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from selfpos.errors import SelfposError
-from selfpos.positioning.smooth import SmoothMeasure, smooth_measure
+from selfpos.positioning.smooth import ScoredPairs, SmoothMeasure, smooth_measure
 from selfpos.tasks.losses import Embedded
-from selfpos.tasks.measure import TaskMeasure
+from selfpos.tasks.measure import PairMeasure, TaskMeasure
+from selfpos.tasks.types.candidates import RIGHT
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -98,6 +99,29 @@ class TaskProbe:
                 "check its records, or raise the temperature"
             )
         return value
+
+
+class PairProbe(TaskProbe):
+    """Pairs of one task for a cross-encoder: a pair is one text of a batch, its score is the embedding."""
+
+    def _batch(self, records: Mapping[str, list]) -> Batch:
+        questions, candidates = (records[column] for column in self.type.text_columns)
+        pairs: Any = list(zip(questions, candidates, strict=True))
+        return Batch(self.name, [pairs], torch.tensor(records[self.type.target]))
+
+    def smooth(self, batch: Batch, temperature: float) -> SmoothMeasure:
+        """The loss of training, by question."""
+        return ScoredPairs(*_pairs(batch), RIGHT)
+
+    def measure(self, batch: Batch) -> TaskMeasure:
+        """Average precision of each question's right candidates."""
+        pairs, grades = _pairs(batch)
+        return PairMeasure(pairs, grades.tolist(), RIGHT)
+
+
+def _pairs(batch: Batch) -> tuple[Any, Tensor]:
+    assert batch.labels is not None
+    return batch.columns[0], batch.labels
 
 
 def losses_of(

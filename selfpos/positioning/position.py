@@ -30,8 +30,9 @@ from selfpos.positioning.teaching import Teaching, teach
 from selfpos.positioning.trajectory import Trajectory
 from selfpos.positioning.verdict import Rival
 from selfpos.recipe import PositioningSettings
-from selfpos.storage.model_folder import open_model
+from selfpos.storage.model_folder import RERANKER, class_of, open_model
 from selfpos.tasks.texts import TEXTS
+from selfpos.tasks.types.candidates import for_cross_encoder
 from selfpos.vectors import open_vectors
 
 Parts = tuple[dict[str, TaskProbe], dict[str, TaskProbe]]
@@ -119,6 +120,16 @@ def check(
             )
 
 
+def probe_for(base: Path, probe: Mapping[str, ProbeTask]) -> dict[str, ProbeTask]:
+    """The probe with each task's type as models of the base's class learn it.
+
+    Raises SelfposError where they do not.
+    """
+    if class_of(base) != RERANKER:
+        return dict(probe)
+    return {name: replace(task, type=for_cross_encoder(task.type)) for name, task in probe.items()}
+
+
 def _split(probe: Mapping[str, ProbeTask], settings: PositioningSettings, seed: int) -> Parts:
     """The search part and the validation part. A probe that does not fit the settings is refused."""
     for name in settings.ratios:
@@ -128,6 +139,11 @@ def _split(probe: Mapping[str, ProbeTask], settings: PositioningSettings, seed: 
                 f"{nearest(name, probe)}"
             )
     searched = probe_under(probe, settings)
+    if settings.search != "linearised" and any(task.type.model_class == RERANKER for task in probe.values()):
+        raise SelfposError(
+            f"search {settings.search} is for models that embed texts; position rerankers by search "
+            "linearised, that of method self-positioning"
+        )
     if settings.search == "linearised":
         return split_probe(searched, 0.0, seed, settings.temperature)
     changed = [name for name in probe if searched[name].type is not probe[name].type]
@@ -177,7 +193,7 @@ def position(
     """
     if not sources:
         raise SelfposError("there is no task vector to position; give at least one fine-tuned model")
-    parts = _split(probe, settings, seed)
+    parts = _split(probe_for(base, probe), settings, seed)
     for task in sharing_texts(*parts) if parts[1] else ():
         log.warning(
             "records of task %s share texts and could not be kept apart: "
@@ -192,7 +208,7 @@ def position(
             f"{records:,}",
         )
     processes = Processes.joined()
-    live = open_live(base, sources, settings, device, processes)
+    live = open_live(base, sources, settings, device, processes, in_pairs=class_of(base) == RERANKER)
     tasks, teaching = teach(live, parts[0])
     parts = tasks, parts[1]
     problem = Problem(live, tasks, settings)
@@ -245,6 +261,8 @@ def open_live(
     settings: PositioningSettings,
     device: str | None,
     processes: Processes | None = None,
+    *,
+    in_pairs: bool = False,
 ) -> LiveModel:
     """The live model of `settings` over the base folder and the fine-tuned `sources`, one a process."""
     folder = open_model(base)
@@ -270,6 +288,7 @@ def open_live(
         vectors_in=settings.vectors_in,
         processes=processes,
         specialists=specialists,
+        in_pairs=in_pairs,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -231,6 +231,32 @@ class Reranking(Ranking):
         known = self.candidates.clone()
         known[self.anchor, self.positive] = True
         return _spread(cosines[others], known[others])
+
+
+class ScoredPairs(SmoothMeasure):
+    """Questions with graded candidates, for a cross-encoder: the mean binary cross-entropy of a question's
+    pairs, by which it is trained.
+
+    `texts` are pairs, their embeddings the scores before the activation, (pairs, 1).
+    """
+
+    def __init__(self, pairs: Sequence[tuple[str, str]], grades: Tensor, right: float) -> None:
+        self.texts: Any = list(pairs)
+        self.grades = grades.float()
+        numbers: dict[str, int] = {}
+        self.question = torch.tensor([numbers.setdefault(question, len(numbers)) for question, _ in pairs])
+        self.sharing = [{question} for question in numbers]
+        for (question, candidate), grade in zip(pairs, grades.tolist(), strict=True):
+            if grade >= right:
+                self.sharing[numbers[question]].add(candidate)
+
+    def values(self, embeddings: Tensor, rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        """Of all `rows`."""
+        costs = functional.binary_cross_entropy_with_logits(
+            embeddings[:, 0], self.grades.to(embeddings), reduction="none"
+        )
+        sums = costs.new_zeros(self.count).index_add(0, self.question, costs)
+        return rows, (sums / torch.bincount(self.question, minlength=self.count))[rows]
 
 
 def _by_anchor(anchors: Sequence[str], *columns: Sequence[str]) -> dict[str, dict[str, None]]:

@@ -230,7 +230,12 @@ def _records(card: Card) -> Files:
 def _notes(folder: Path, card: Card, keep_card: bool) -> list[str]:
     facts = card.facts
     notes = []
-    if card.scores and card.models.this is None:
+    if not card.scores:
+        notes.append(
+            "the card has no scores; --results FOLDER takes those of 'selfpos eval-mteb' "
+            "(checkpoints/scores where it had no --out)"
+        )
+    elif card.models.this is None:
         notes.append(
             f"the card has no scores: those found are of {', '.join(card.scores.models)}, "
             f"none of them of {facts.name}"

@@ -13,8 +13,7 @@ from selfpos.storage.documents import parse_yaml, read_text
 from selfpos.storage.file_kinds import ADAPTER, CONFIG, MODULES, PROMPTS_CONFIG
 from selfpos.storage.inside import leads_out
 from selfpos.storage.manifest import read_json
-from selfpos.storage.model_folder import EMBEDDER, read_modules
-from selfpos.storage.networks import task_of
+from selfpos.storage.model_folder import EMBEDDER, RERANKER, class_of, read_modules
 from selfpos.storage.run_folder import RunFolder
 from selfpos.storage.tensor_file import read_header
 from selfpos.training.models import token_limit
@@ -52,16 +51,15 @@ def read_summary(folder: Path) -> ModelSummary:
     """Summarise the sentence-transformers model or PEFT adapter in `folder` from settings and headers."""
     adapter = read_json(folder / ADAPTER, missing_ok=True) or None
     modules = []
-    classifies = not (folder / MODULES).is_file() and task_of(folder) == "sequence-classification"
-    if (folder / MODULES).is_file() or classifies:
-        modules = [(module.kind, folder / module.path) for module in read_modules(folder, plain=classifies)]
+    plain = not (folder / MODULES).is_file() and class_of(folder) == RERANKER
+    if (folder / MODULES).is_file() or plain:
+        modules = [(module.kind, folder / module.path) for module in read_modules(folder, plain=plain)]
     elif adapter is None:
         raise SelfposError(
             f"{folder} is neither a sentence-transformers model (no modules.json) "
             f"nor a PEFT adapter (no {ADAPTER})"
         )
     settings = read_json(folder / PROMPTS_CONFIG, missing_ok=True)
-    kind = "CrossEncoder" if classifies else settings.get("model_type", EMBEDDER)
     pooling, dimension = _output(modules)
     weights = _weights(folder)
     return ModelSummary(
@@ -75,7 +73,7 @@ def read_summary(folder: Path) -> ModelSummary:
         parameters=sum(weights.values()),
         dtypes=tuple(sorted(weights, key=lambda dtype: (-weights[dtype], dtype))),
         adapter=adapter,
-        kind=kind,
+        kind=class_of(folder),
     )
 
 

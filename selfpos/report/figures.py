@@ -33,6 +33,7 @@ COLOURS = {
 MARKERS = dict(zip(COLOURS, "s^>vDo*", strict=True))
 LINES = ["#2B8CC4", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#F0E442"]
 SCALE = 1.15  # of a figure on a page, at most: text has one size in all of them
+NARROWEST = 0.9  # of that width: text of 8 points is then 11 pixels; a narrower page scrolls the figure
 GREY = "#5f6771"  # of axes and text; SVG replaces it by the page's own colour
 
 
@@ -124,7 +125,8 @@ def svg(figure: Figure, name: str = "") -> str:
     text = whole[whole.index("<svg") :].replace(GREY, "currentColor")
     widest = round(figure.get_figwidth() * 96 * SCALE)
     sizes = r' width="[\d.]+pt" height="[\d.]+pt"| height="[\d.]+pt" width="[\d.]+pt"'
-    text = re.sub(sizes, f' style="max-width: {widest}px"', text, count=1)
+    narrowest = round(NARROWEST * widest)
+    text = re.sub(sizes, f' style="max-width: {widest}px; min-width: {narrowest}px"', text, count=1)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     name = name or f"f{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
@@ -189,7 +191,7 @@ def score_and_cost(results: RunResults) -> Figure:
     widest = max(seconds for seconds, _, _ in points)
     for (seconds, mean, model), label in zip(points, labels, strict=True):
         axes.plot([seconds, 1.06 * widest], [mean, label], color=GREY, linewidth=0.5, alpha=0.35)
-        axes.text(1.08 * widest, label, model, va="center", fontsize=7.5, color=GREY)
+        axes.text(1.08 * widest, label, model, va="center", fontsize=8, color=GREY)
     base = results.mean("base")
     if base is not None:
         axes.axhline(100 * base, color=COLOURS["base"], linestyle="--", linewidth=1)
@@ -251,11 +253,11 @@ def coefficient_path(
 ) -> Figure | None:
     """Coefficients over the steps of a search, with the kept ones; below it the losses.
 
-    Losses are those of batches (dots) and held-out records (lines). None for fewer than three steps.
+    Losses are those of batches (dots) and held-out records (lines). None for a start and two steps or fewer.
     """
     path = [point for point in trajectory if isinstance(point.get("coefficients"), list)]
     width = len(path[0]["coefficients"]) if path else 0
-    if len(path) < 3 or not width or any(len(point["coefficients"]) != width for point in path):
+    if len(path) < 4 or not width or any(len(point["coefficients"]) != width for point in path):
         return None
     validated = [point for point in trajectory if isinstance(point.get("validation"), Mapping)]
     losses = any(point.get("losses") for point in path) or bool(validated)

@@ -9,10 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfpos.comparison.differences import MEAN
 from selfpos.comparison.tables import differences_grid, how
 from selfpos.errors import OperationError, printable_page
 from selfpos.report import figures
+from selfpos.report.answer import findings
 from selfpos.report.results import RunResults, Search, make_table, read_results
 from selfpos.storage.atomic import refuse_existing, write_text
 from selfpos.storage.locate import without_folders
@@ -99,30 +99,6 @@ def breakable(name: str) -> Markup:
     return Markup("<wbr>").join(part for part in re.split(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[-_])", name) if part)
 
 
-def findings(results: RunResults) -> str:
-    """Which model and which merge has the highest mean, and whether it is significant."""
-    means = {model: mean for model in results.scores if (mean := results.mean(model)) is not None}
-    if not means:
-        return ""
-    rows = results.comparison.rows if results.comparison else []
-    gains = {row.model: row.differences.get(MEAN) for row in rows}
-
-    def sentence(model: str) -> str:
-        text, gain = f"{model} ({100 * means[model]:.2f}", gains.get(model)
-        if gain is not None and gain.low is not None and gain.high is not None:
-            interval = f"[{100 * gain.low:+.2f}, {100 * gain.high:+.2f}]"
-            text += f"; {100 * gain.value:+.2f} {interval} against {results.baseline}"
-            text += "" if gain.significant else ", not significant"
-        return f"{text})"
-
-    best = max(means, key=lambda model: means[model])
-    merged = [model for model in means if model in results.recipe.merges]
-    text = f"Highest mean: {sentence(best)}."
-    if merged and best not in merged:
-        text += f" Best merge: {sentence(max(merged, key=lambda model: means[model]))}."
-    return text
-
-
 def _coefficients(results: RunResults) -> list[tuple[Any, list[tuple[str, list[tuple[str, str]]]]]]:
     """Vectors, and for each search over them its name with the coefficients and their intervals."""
     tables: dict[tuple[str, ...], list[tuple[str, list[tuple[str, str]]]]] = {}
@@ -149,7 +125,7 @@ def _pictures(results: RunResults) -> Iterator[Picture]:
                 f" Bars are 95 % intervals of the difference to {results.baseline}, over the tasks' examples."
             )
         yield Picture("Mean scores", says, figures.means(results))
-    if results.baseline in results.scores and len(results.scores) > 1:
+    if results.baseline in results.scores and len(results.scores) > 1 and len(results.tasks) > 1:
         says = (
             f"Score of each model on each task, in percent, and its difference to {results.baseline} in "
             "points; orange is better, violet worse"

@@ -78,12 +78,17 @@ class RunResults:
     @cached_property
     def comparison(self) -> Comparison | None:
         """The differences to the base with intervals; None for fewer than two models."""
+        return compare(self.scored) if len(self.scored) > 1 else None
+
+    @cached_property
+    def scored(self) -> list[Scored]:
+        """The models that have scores on tasks of the run."""
         models = []
         for name, run in models_of_run(self.folder, self.recipe).items():
             scores = {task: score for task, score in run.items() if task in self.tasks}
             if scores:
                 models.append(Scored(name, {"": scores}))
-        return compare(models) if len(models) > 1 else None
+        return models
 
     @property
     def baseline(self) -> str:
@@ -182,7 +187,11 @@ def _inputs(recipe: Recipe, name: str) -> list[str]:
 def read_results(folder: RunFolder) -> RunResults:
     """Read the run in `folder`; raises SelfposError when it is no run."""
     if not folder.recipe.is_file():
-        raise SelfposError(f"{folder.path} is no run: it has no {folder.recipe.name}")
+        raise SelfposError(
+            f"{folder.path} is no run: it has no {folder.recipe.name}. 'selfpos compare' shows models or a "
+            "folder of scores beside each other; 'selfpos push MODEL USER/NAME --dry-run' shows how one "
+            "model was made"
+        )
     recipe = load_recipe(folder.recipe)
     missing: list[str] = []
     tasks, scores = _scores(folder, recipe, missing)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import CrossEncoder, SentenceTransformer
 
 
 def supervised_info_nce(embeddings: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -74,6 +74,12 @@ def _cosent(model: SentenceTransformer, temperature: float) -> nn.Module:
     return CoSENTLoss(model, scale=1 / temperature)
 
 
+def _binary_cross_entropy(model: CrossEncoder, _: float) -> nn.Module:
+    from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+
+    return BinaryCrossEntropyLoss(model)
+
+
 BOTH_WAYS: Any = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
 #: name → loss of (model, temperature)
 LOSSES: dict[str, Callable[[Any, float], nn.Module]] = {
@@ -81,4 +87,5 @@ LOSSES: dict[str, Callable[[Any, float], nn.Module]] = {
     "info-nce-both-ways": partial(_info_nce, **BOTH_WAYS),
     "cosent": _cosent,
     "supervised-info-nce": SupervisedInfoNCELoss,
+    "binary-cross-entropy": _binary_cross_entropy,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -121,6 +121,35 @@ class TaskMeasure:
         if np.issubdtype(target.dtype, np.integer):
             return float(average_precision_score(target, cosines))
         return float(spearmanr(cosines, target).statistic)
+
+
+class PairMeasure(TaskMeasure):
+    """Mean average precision of each question's right candidates among its own, as a cross-encoder scores
+    them. Candidates graded `right` or more are right.
+
+    `texts` are pairs of question and candidate, their embeddings the model's scores, (pairs, 1).
+    """
+
+    def __init__(self, pairs: Sequence[tuple[str, str]], grades: Sequence[float], right: float) -> None:
+        self.texts: Any = list(pairs)
+        self._right = np.asarray(grades) >= right
+        rows_of: dict[str, list[int]] = {}
+        for row, (question, _) in enumerate(pairs):
+            rows_of.setdefault(question, []).append(row)
+        self._rows = list(rows_of.values())
+
+    def items(self, embeddings: Tensor) -> dict[str, NDArray]:
+        """A precision for each question, in the order of their first pairs; nan without a right and a wrong
+        candidate.
+        """
+        from sklearn.metrics import average_precision_score
+
+        scores = embeddings.detach().double().cpu().numpy()[:, 0]
+        precisions = np.full(len(self._rows), np.nan)
+        for number, rows in enumerate(self._rows):
+            if 0 < self._right[rows].sum() < len(rows):
+                precisions[number] = average_precision_score(self._right[rows], scores[rows])
+        return {"precisions": precisions}
 
 
 def _nearest_class(texts: NDArray, labels: NDArray, known: NDArray, known_labels: NDArray) -> NDArray:

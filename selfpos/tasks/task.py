@@ -49,6 +49,8 @@ class TaskType:
     target: ClassVar[str | None] = None
     #: the loss: a name in `losses.LOSSES`
     loss_name: ClassVar[str]
+    #: the class of sentence-transformers whose models learn by the loss
+    model_class: ClassVar[str] = "SentenceTransformer"
     #: what a batch must fulfil: a value of sentence-transformers' BatchSamplers, and a name in `draws.DRAWS`
     sampler: ClassVar[str] = "batch_sampler"
     own_candidates: ClassVar[bool] = False
@@ -152,7 +154,8 @@ class TaskType:
             raise SelfposError(
                 f"data for task type {self.name} lacks {' and '.join(missing)}: "
                 f"found columns {', '.join(present)}; "
-                f"accepted names are {known_names}; other names can be given with 'columns'"
+                f"accepted names are {known_names}; name another with --column {missing[0]}=NAME, in YAML "
+                f"'columns: {{{missing[0]}: NAME}}'"
             )
         return sources
 

@@ -6,30 +6,31 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from selfpos.devices import check_device
 from selfpos.errors import SelfposError, on_one_line
-from selfpos.recipe import TrainingSettings
-from selfpos.storage.file_kinds import (
-    ADAPTER,
-    CONFIG,
-    MODULES,
-    PROMPTS_CONFIG,
-    TOKENIZER_CONFIG,
-    TRANSFORMER_CONFIG,
-)
+from selfpos.recipe import TaskSource, TrainingSettings
+from selfpos.storage.file_kinds import ADAPTER, CONFIG, PROMPTS_CONFIG, TOKENIZER_CONFIG, TRANSFORMER_CONFIG
 from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.loading import check_settings, loading
 from selfpos.storage.manifest import mapping, read_json
-from selfpos.storage.model_folder import check_embeds, check_tokenizer, read_modules, refuse_pickles
+from selfpos.storage.model_folder import (
+    EMBEDDER,
+    RERANKER,
+    check_embeds,
+    check_tokenizer,
+    class_of,
+    read_modules,
+    refuse_pickles,
+)
 from selfpos.storage.networks import TRANSFORMERS, networks
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
 
 Precision = Literal["float32", "bf16", "fp16"]
 
+MODEL_TYPES = {"sentence-transformer": EMBEDDER, "cross-encoder": RERANKER}
+"""What users call the classes that are trained here."""
+FOR_EMBEDDINGS = {"temperature", "cached", "matryoshka", "sts_loss", "sts_positive"}
 #: files of slow tokenizers, which the library leaves out when it saves a fast one
 SLOW_TOKENIZER_FILES = {
     "vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
@@ -37,9 +38,9 @@ SLOW_TOKENIZER_FILES = {
 }  # fmt: skip
 
 
-def check_base(base: Path, max_length: int | None = None) -> None:
-    """Raise SelfposError unless `base` is a sentence-transformers folder of a whole model and tokenizer,
-    which reads texts of `max_length` tokens.
+def check_base(base: Path, max_length: int | None = None, kind: str = EMBEDDER) -> None:
+    """Raise SelfposError unless `base` is a folder of a whole model of the class `kind` and tokenizer, which
+    reads texts of `max_length` tokens.
     """
     if (base / ADAPTER).is_file():
         raise SelfposError(
@@ -47,13 +48,18 @@ def check_base(base: Path, max_length: int | None = None) -> None:
             "train from the model that it was added to"
         )
     refuse_links_out(base)
-    check_tokenizer(base)
-    check_embeds(base)
-    check_settings(base, read_modules(base))
+    if kind == EMBEDDER:
+        check_embeds(base)
+    elif class_of(base) != kind:
+        raise SelfposError(
+            f"{base} is a {class_of(base)} without the head of a cross-encoder, which all specialists share: "
+            f"make it one with {kind}(FOLDER, num_labels=1).save_pretrained(OTHER), and give that as the base"
+        )
+    modules = read_modules(base, plain=kind != EMBEDDER)
+    check_tokenizer(base, modules)
+    check_settings(base, modules)
     refuse_pickles(base)
-    paths = [
-        base / module.path for module in networks(base, read_modules(base)) if module.kind in TRANSFORMERS
-    ]
+    paths = [base / module.path for module in networks(base, modules) if module.kind in TRANSFORMERS]
     limit = token_limit(paths[0]) if paths else None
     if max_length is not None and limit is not None and max_length > limit:
         raise SelfposError(
@@ -61,6 +67,41 @@ def check_base(base: Path, max_length: int | None = None) -> None:
             f"give at most {limit}, or raise max_seq_length in its {TRANSFORMER_CONFIG} as far as "
             "its network allows"
         )
+
+
+def wanted_class(base: Path, model_type: str | None) -> str:
+    """The class that a training from `base` is of: by `model_type`, of MODEL_TYPES, else the base's own.
+
+    Raises SelfposError where the two contradict each other.
+    """
+    own = class_of(base)
+    wanted = MODEL_TYPES[model_type] if model_type else own
+    if wanted == EMBEDDER and own != EMBEDDER:
+        raise SelfposError(
+            f"{base} is a {own}, not the {model_type} that --model-type asks for; omit the option, or give "
+            "another base"
+        )
+    return wanted
+
+
+def refuse_for_pairs(source: TaskSource, settings: TrainingSettings) -> None:
+    """Raise SelfposError for settings that mean nothing to a cross-encoder."""
+    if source.prompts:
+        raise SelfposError(
+            "a cross-encoder is trained without prompts, for it is used without; write the instruction into "
+            "the questions of the data"
+        )
+    if source.mine is not None:
+        raise SelfposError(
+            "a cross-encoder embeds no texts, so it mines no negatives; give data that has them"
+        )
+    for name in settings.model_fields_set & FOR_EMBEDDINGS:
+        if getattr(settings, name) != TrainingSettings.model_fields[name].get_default(
+            call_default_factory=True
+        ):
+            raise SelfposError(
+                f"{name} is for losses of embeddings; a cross-encoder learns by binary cross-entropy: omit it"
+            )
 
 
 def token_limit(transformer: Path) -> int | None:
@@ -77,23 +118,29 @@ def token_limit(transformer: Path) -> int | None:
     return int(min(limits)) if limits else None
 
 
-def load_trainable(base: Path, settings: TrainingSettings, start: Path | None = None) -> SentenceTransformer:
-    """The model at `base` in float32, all of it trainable, or with `settings.lora` only a new adapter.
+def load_trainable(base: Path, settings: TrainingSettings, start: Path | None = None) -> Any:
+    """The model at `base` in float32, all of it trainable, or with `settings.lora` only a new adapter; in its
+    own class of sentence-transformers.
 
     With `start`, a model trained from `base` in the same way, training begins at its weights or its adapter.
     """
-    from sentence_transformers import SentenceTransformer
+    import sentence_transformers
 
     check_device(settings.device)
     if start is not None and settings.lora is None:
         base = start
     with loading(base):  # by an absolute path: an adapter notes it, to find its base from any working folder
-        model = SentenceTransformer(
+        model = getattr(sentence_transformers, class_of(base))(
             str(base.absolute()),
             device=None if settings.device == "auto" else settings.device,
             local_files_only=True,
             model_kwargs={"dtype": "float32"},
         ).float()
+    if class_of(base) == RERANKER and model.num_labels != 1:
+        raise SelfposError(
+            f"{base} gives {model.num_labels} numbers for a pair of texts, one for each class; give a "
+            "reranker as the base, which gives one"
+        )
     if settings.lora is None:
         return model
     if not model.has_peft_compatible_model():
@@ -141,7 +188,7 @@ def choose_precision(asked: str, device: Any) -> Precision:
     return "fp16" if asked == "fp16" else "bf16"
 
 
-def save_model(model: SentenceTransformer, base: Path, folder: Path, prompts: Mapping[str, str]) -> None:
+def save_model(model: Any, base: Path, folder: Path, prompts: Mapping[str, str]) -> None:
     """Save `model`, trained from the folder `base`, to `folder`, which differs from it in the weights alone.
 
     The library's save writes the tokenizer with the truncation of the last batch, and configurations in its
@@ -158,8 +205,8 @@ def save_model(model: SentenceTransformer, base: Path, folder: Path, prompts: Ma
         file.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
     for file in folder.rglob("*.safetensors"):
         file.chmod(0o644)  # safetensors makes them readable to their owner only
-    modules = [json.loads((root / MODULES).read_text(encoding="utf-8")) for root in (folder, base)]
-    if [module["path"] for module in modules[0]] != [module["path"] for module in modules[1]]:
+    saved, before = ([module.path for module in read_modules(root, plain=True)] for root in (folder, base))
+    if saved != before:
         return  # the base has an old layout, which the library has just brought up to date
     for file in base.rglob("*"):
         copy = folder / file.relative_to(base)

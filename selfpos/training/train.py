@@ -17,6 +17,7 @@ from selfpos.storage.atomic import fresh_folder, refuse_existing
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.locate import display_name, hub_snapshot
 from selfpos.storage.manifest import write_manifest
+from selfpos.storage.model_folder import RERANKER, class_of
 from selfpos.tasks import TaskType
 from selfpos.tasks.draws import why_no_batch
 from selfpos.tasks.task import Prompts, column_prompts, kept_prompts
@@ -26,7 +27,6 @@ from selfpos.training.outside import check_trackers, environment, outside_failur
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from sentence_transformers import SentenceTransformer
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,12 @@ def train(
     from selfpos.console import quiet_libraries
 
     refuse_existing(out)
-    check_base(base, settings.max_length)
     if not data:
         raise SelfposError("a training needs the data of at least one task")
+    classes = {task_type.model_class for task_type, _ in data.values()}
+    if len(classes) > 1:
+        raise SelfposError(f"one model does not learn the tasks of {' and '.join(sorted(classes))}")
+    check_base(base, settings.max_length, classes.pop())
     mixture = mixture or MixtureSettings()
     if mixture.surgery and len(data) < 2:
         raise SelfposError("gradient surgery is between tasks: it needs the data of two or more")
@@ -197,7 +200,7 @@ class _Training:
 
     def run(
         self, checkpoints: Checkpoints, interruption: Interruption
-    ) -> tuple[TrainingResult, SentenceTransformer, dict[str, Any]]:
+    ) -> tuple[TrainingResult, Any, dict[str, Any]]:
         """Train; returns the result, the model, and the measurements for the manifest."""
         from transformers import set_seed
 
@@ -208,6 +211,7 @@ class _Training:
         settings = self.settings
         set_seed(self.seed)  # before LoRA draws its first weights
         model = load_trainable(self.base, settings, self.start)
+        length = model.max_seq_length
         precision = choose_precision(settings.precision, model.device)
         losses = {name: make_loss(task.type, model, settings) for name, task in self.tasks.items()}
         resume = checkpoints.latest()
@@ -246,6 +250,8 @@ class _Training:
             )
         if validator is not None:
             validator.restore_best(trainer)
+        if model.max_seq_length != length:  # shorter while training
+            model.max_seq_length = length
         a_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
         counts = {
             "steps": state.global_step,
@@ -268,17 +274,13 @@ class _Training:
         return result, trainer.model, measured
 
     def _trainer(
-        self,
-        model: SentenceTransformer,
-        precision: str,
-        losses: Sequence[Any],
-        folder: Path,
-        callbacks: list[Any],
+        self, model: Any, precision: str, losses: Sequence[Any], folder: Path, callbacks: list[Any]
     ) -> Any:
         from datasets import DatasetDict
+        from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCollator
         from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 
-        from selfpos.training.trainer import Arguments, Trainer
+        from selfpos.training.trainer import Arguments, PairArguments, PairTrainer, Trainer
 
         settings, mixture = self.settings, self.mixture
         limits = [limit for limit in (settings.max_length, model.max_seq_length) if limit is not None]
@@ -290,7 +292,8 @@ class _Training:
         prompts: Any = {number: task.prompts for number, task in numbered.items()}
         if len(numbered) == 1:
             data, loss, prompts = data["0"], loss["0"], prompts["0"]
-        arguments = Arguments(
+        in_pairs = class_of(self.base) == RERANKER
+        arguments = (PairArguments if in_pairs else Arguments)(
             output_dir=str(folder),
             max_steps=settings.steps or -1,
             gradient_accumulation_steps=len(numbered) if mixture.surgery else 1,
@@ -315,10 +318,15 @@ class _Training:
             disable_tqdm=True,
             use_cpu=model.device.type == "cpu",
         )
-        collator = SentenceTransformerDataCollator(
-            preprocess_fn=model.preprocess, max_length=length, prompts=prompts
-        )
-        return Trainer(
+        if in_pairs:
+            collator: Any = CrossEncoderDataCollator(preprocess_fn=model.preprocess)
+            if length != model.max_seq_length:
+                model.max_seq_length = length  # which the loss goes by
+        else:
+            collator = SentenceTransformerDataCollator(
+                preprocess_fn=model.preprocess, max_length=length, prompts=prompts
+            )
+        return (PairTrainer if in_pairs else Trainer)(
             model=model,
             args=arguments,
             train_dataset=data,

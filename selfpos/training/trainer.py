@@ -15,6 +15,10 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.base.sampler import GroupByLabelBatchSampler, NoDuplicatesBatchSampler
+from sentence_transformers.base.trainer import BaseTrainer
+from sentence_transformers.base.training_args import BaseTrainingArguments
+from sentence_transformers.cross_encoder import CrossEncoderTrainer
+from sentence_transformers.cross_encoder.training_args import CrossEncoderTrainingArguments
 from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
 from transformers import PrinterCallback, TrainerCallback
 
@@ -32,14 +36,22 @@ CHECKPOINT_SECONDS = 600.0
 """Of work that a kill may cost, whatever number of steps that is."""
 
 
-class Arguments(SentenceTransformerTrainingArguments):
+class _WarmUp(BaseTrainingArguments):
     """The library's arguments, with a warm-up that leaves the last step at the full learning rate."""
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
         return min(super().get_warmup_steps(num_training_steps), num_training_steps - 1)
 
 
-class Trainer(SentenceTransformerTrainer):
+class Arguments(_WarmUp, SentenceTransformerTrainingArguments):
+    """Of models that embed texts."""
+
+
+class PairArguments(_WarmUp, CrossEncoderTrainingArguments):
+    """Of cross-encoders."""
+
+
+class TaskTrainer(BaseTrainer):
     """The library's trainer with each task's batch sampler, more mixtures, and a stop at a loss not finite.
 
     `types`: the `id` of each training data set → its task's name and type. With surgery in `mixture` the
@@ -127,6 +139,27 @@ class Trainer(SentenceTransformerTrainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save the model of a checkpoint: no card (see above) and no pickled arguments."""
         self.model.save_pretrained(output_dir or self.args.output_dir, create_model_card=False)
+
+
+class Trainer(TaskTrainer, SentenceTransformerTrainer):
+    """Of models that embed texts."""
+
+
+class PairTrainer(TaskTrainer, CrossEncoderTrainer):
+    """Of cross-encoders, whose loss tokenises the pairs."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model.register_forward_pre_hook(self._take)
+
+    def _track_num_input_tokens(self, inputs: Mapping[str, Any]) -> None:
+        """None: there are no tokens yet."""
+
+    def _take(self, model: torch.nn.Module, inputs: tuple[Mapping[str, Any], ...]) -> tuple[dict[str, Any]]:
+        """The features of a batch, counted; a dictionary, for several processes see no tensors in another."""
+        if model.training:
+            super()._track_num_input_tokens(inputs[0])
+        return (dict(inputs[0]),)
 
 
 class NotFiniteError(OperationError):

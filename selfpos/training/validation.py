@@ -7,14 +7,17 @@ import shutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import TrainerCallback
 
 import selfpos.processes as processes
 from selfpos.console import is_first, log
 from selfpos.errors import SelfposError
 from selfpos.storage.atomic import write_text
-from selfpos.tasks.measure import TaskMeasure, Texts
+from selfpos.storage.model_folder import RERANKER
+from selfpos.tasks.measure import PairMeasure, TaskMeasure, Texts
 from selfpos.tasks.task import Prompts, column_prompts
+from selfpos.tasks.types.candidates import RIGHT
 from selfpos.training.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
@@ -33,6 +36,10 @@ def task_measure(task_type: TaskType, dataset: Dataset, prompts: Prompts, record
     Of labelled texts every second record only teaches the classifier.
     """
     columns = task_type.texts_of(dataset.column_names)
+    if task_type.model_class == RERANKER:
+        dataset = dataset.select(range(min(len(dataset), records)))
+        questions, candidates = (dataset[column][:] for column in columns)
+        return PairMeasure(list(zip(questions, candidates, strict=True)), dataset["label"][:], RIGHT)
     prompt_of = column_prompts(task_type, prompts, columns)
     known = measured = range(min(len(dataset), records))
     if task_type.target == "label" and len(columns) == 1:
@@ -42,8 +49,12 @@ def task_measure(task_type: TaskType, dataset: Dataset, prompts: Prompts, record
     return TaskMeasure(*texts)
 
 
-def score(measure: TaskMeasure, model: SentenceTransformer) -> float:
+def score(measure: TaskMeasure, model: Any) -> float:
     """The measure of `model` in its current state; higher is better."""
+    if isinstance(measure, PairMeasure):
+        raw = {"activation_fn": torch.nn.Identity(), "convert_to_tensor": True}
+        scores = model.predict(measure.texts, batch_size=BATCH, show_progress_bar=False, **raw)
+        return measure.score(scores[:, None])
     embeddings = model.encode(
         measure.texts, prompt="", batch_size=BATCH, convert_to_tensor=True, show_progress_bar=False
     )

@@ -190,6 +190,26 @@ def test_retrieval_is_mtebs_with_and_without_identical_ids(
     assert scores_of(tiny_base, tmp_path / "other", [other])["Mine"] != found["Mine"]
 
 
+def test_questions_and_answers_in_one_file_are_the_beir_folder_of_them(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    questions, answers = sentences(12), sentences(8, 1)
+    pairs = [(question, answers[n % 6]) for n, question in enumerate([*questions, questions[0]])]
+    rows = [{"question": one, "answer": other, "negatives": answers[6:]} for one, other in pairs]
+    write_lines(tmp_path / "pairs.jsonl", rows)
+    beir = tmp_path / "beir"
+    write_lines(beir / "corpus.jsonl", [{"_id": f"d{n}", "text": text} for n, text in enumerate(answers)])
+    write_lines(beir / "queries.jsonl", [{"_id": f"q{n}", "text": text} for n, text in enumerate(questions)])
+    (beir / "qrels").mkdir()
+    judged = "".join(f"q{questions.index(one)}\td{answers.index(other)}\t1\n" for one, other in pairs)
+    (beir / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged, encoding="utf-8")
+    pairs_task = declare(tmp_path, name="Mine", type="retrieval", files={"test": "pairs.jsonl"})
+    assert "12 queries, 8 documents" in select_tasks([pairs_task])[0].remark
+    found = scores_of(tiny_base, tmp_path / "pairs", [pairs_task])
+    beir_task = declare(tmp_path, name="Mine", type="retrieval", files={"folder": "beir"})
+    assert found == pytest.approx(scores_of(tiny_base, tmp_path / "out", [beir_task]), abs=1e-9)
+
+
 def test_judgements_that_point_nowhere_are_left_out_and_said(tmp_path: Path) -> None:
     beir = tmp_path / "beir"
     write_lines(beir / "corpus.jsonl", [{"_id": "d1", "text": "a"}, {"_id": "d2", "text": "b"}])

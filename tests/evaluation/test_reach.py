@@ -119,7 +119,7 @@ def test_every_type_of_ones_own_loads(tmp_path: Path) -> None:
     [
         ({"type": "stss"}, "task .*mine.yaml: field 'type'"),
         ({"colums": {}}, "there is no field 'colums'; did you mean 'columns'"),
-        ({"files": {"train": "a.jsonl"}}, "a sts task has files test; found train"),
+        ({"files": {"train": "a.jsonl"}}, "a sts task has files: {test: test.csv}; found train"),
         ({"files": {"test": "gone.jsonl"}}, "there is no data file .*gone.jsonl"),
         (
             {"columns": {"sentense1": "a"}},

@@ -28,7 +28,7 @@ MakeTask = Callable[..., "AbsTask"]
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail when a model is loaded: everything must come from results that are there."""
     monkeypatch.setattr(
-        "selfpos.evaluation.encoder.load_encoder", lambda *_: pytest.fail("a model was loaded")
+        "selfpos.evaluation.wrapped.load_encoder", lambda *_: pytest.fail("a model was loaded")
     )
 
 
@@ -116,7 +116,7 @@ def test_resume_keeps_results_of_the_same_weights_and_data(
     first = evaluate(tiny_base, [sts_task()], tmp_path / "out", name="tiny")
     loads: list[Path] = []
     monkeypatch.setattr(
-        "selfpos.evaluation.encoder.load_encoder",
+        "selfpos.evaluation.wrapped.load_encoder",
         lambda folder, *more: loads.append(folder) or load_encoder(folder, *more),
     )
     assert evaluate(tiny_base, [sts_task()], tmp_path / "out", name="tiny") == first

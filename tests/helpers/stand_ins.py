@@ -28,6 +28,7 @@ class PairTask:
     """InfoNCE over in-batch negatives, in the interface of a task type."""
 
     name = "pairs"
+    model_class = "SentenceTransformer"
     target = None
     text_columns = ("anchor", "positive")
 

@@ -60,13 +60,13 @@ def with_(**changes: object) -> TrainingSettings:
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """Have the trainer stopped by Ctrl-C in step `at`."""
-    from selfpos.training.trainer import Trainer
+    from selfpos.training.trainer import TaskTrainer
 
-    step = Trainer.training_step
+    step = TaskTrainer.training_step
 
-    def stop(self: Trainer, *args: object, **kwargs: object) -> torch.Tensor:
+    def stop(self: TaskTrainer, *args: object, **kwargs: object) -> torch.Tensor:
         if self.state.global_step + 1 == at:
             raise KeyboardInterrupt
         return step(self, *args, **kwargs)
 
-    monkeypatch.setattr(Trainer, "training_step", stop)
+    monkeypatch.setattr(TaskTrainer, "training_step", stop)

@@ -120,7 +120,6 @@ def test_the_report_has_table_coefficients_and_angles(
     page = killed_and_finished[0].report.read_text(encoding="utf-8")
     for expected in (
         "Scores",
-        "Path of the coefficients: self-positioning",
         "Norms and angles",
         "Coefficients found",
     ):

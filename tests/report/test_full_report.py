@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from selfpos.report import write_report
+from selfpos.report.answer import findings
 from selfpos.report.figures import by_layer, spread_out, vary
-from selfpos.report.page import breakable, findings
+from selfpos.report.page import breakable
 from selfpos.report.results import read_results
 from selfpos.storage.run_folder import RunFolder
 from tests.report.conftest import WrittenReport
@@ -92,10 +93,16 @@ def test_costs_come_from_marks_manifests_and_searches(full_run: RunFolder) -> No
 def test_findings_name_the_best_and_say_where_it_may_be_chance(full_run: RunFolder) -> None:
     found = findings(read_results(full_run))
     assert re.match(
-        r"Highest mean: retrieval \(\d\d\.\d\d; \+\d\.\d\d \[\+\d\.\d\d, \+\d\.\d\d\] against base\)\."
-        r" Best merge: by-layer \(",
-        found,
+        r"The best merge is by-layer, with a mean of \d\d\.\d\d over \d tasks\. In points: ", found
     )
+    for rival in ("the best specialist, retrieval", "the base", "the joint model", "the next merge, "):
+        assert re.search(rf"\d\.\d\d (ahead of|behind) {rival}", found), found
+    told = re.findall(
+        r"(\d+\.\d\d) (ahead of|behind) [^(]* \(95 % interval of this difference (\S+) to ([^):]+)", found
+    )
+    assert told
+    for value, side, low, high in told:
+        assert float(low) <= float(value) <= float(high), (side, found)
     for merge in ("ties", "by-layer", "positioned"):
         shutil.rmtree(full_run.scores(merge))
     assert found != findings(read_results(full_run))
@@ -171,5 +178,5 @@ def test_in_a_browser(written: WrittenReport, tmp_path: Path, width: int, dark: 
     assert found["names"] == sorted(found["names"])
     assert found["needed"] <= found["width"]  # the page itself never scrolls sideways
     assert found["images"] == found["named"] == len(TITLES)
-    assert found["text"] >= 7.5  # pixels, of the smallest text in a figure
+    assert found["text"] >= 11  # pixels, of the smallest text in a figure
     assert (found["paper"] == "rgb(23, 25, 28)") == dark

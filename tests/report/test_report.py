@@ -61,7 +61,7 @@ def fill(folder: RunFolder) -> None:
             "coefficients": [0.7 + step / 10, 0.7],
             "losses": {"retrieval": 1.0 - step / 10, "pairs": 0.5},
         }
-        for step in range(3)
+        for step in range(4)
     ]
     folder.trajectory("positioned").write_text(
         "\n".join(json.dumps(step) for step in steps), encoding="utf-8"
@@ -94,6 +94,9 @@ def test_the_page_stands_alone_and_holds_table_coefficients_path_and_angles(run:
     assert "90.0°" in page
     assert ">1.2000<" in page
     assert page == write_report(run).read_text(encoding="utf-8")
+    lines = run.trajectory("positioned").read_text(encoding="utf-8").splitlines()
+    run.trajectory("positioned").write_text("\n".join(lines[:3]), encoding="utf-8")
+    assert write_report(run).read_text(encoding="utf-8").count("<svg") == 3  # two steps are no path to draw
 
 
 def test_a_partial_run_is_reported_with_what_is_missing(run: RunFolder) -> None:
@@ -105,7 +108,9 @@ def test_a_partial_run_is_reported_with_what_is_missing(run: RunFolder) -> None:
 
 
 def test_no_run(tmp_path: Path) -> None:
-    with pytest.raises(SelfposError, match="is no run"):
+    with pytest.raises(
+        SelfposError, match=r"is no run: .*'selfpos compare' shows models or a folder of scores"
+    ):
         write_report(RunFolder(tmp_path))
 
 

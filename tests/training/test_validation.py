@@ -106,14 +106,14 @@ def test_a_measured_training_goes_on_to_the_same_bytes(
 ) -> None:
     """The best state, at step 4, is kept through an interruption before it, after it, and after a later
     checkpoint."""
-    from selfpos.training.trainer import Trainer
+    from selfpos.training.trainer import TaskTrainer
 
     settings = with_(steps=12, validation=VALIDATED.model_dump() | {"patience": 3}, checkpoint_every=3)
     by_step = {2: 0.1, 4: 0.8, 6: 0.7, 8: 0.6, 10: 0.5, 12: 0.9}
     now = []
-    step = Trainer.training_step
+    step = TaskTrainer.training_step
     monkeypatch.setattr(
-        Trainer,
+        TaskTrainer,
         "training_step",
         lambda self, *a, **k: (now.append(self.state.global_step + 1), step(self, *a, **k))[1],
     )

@@ -10,11 +10,9 @@ from selfpos.errors import SelfposError
 from selfpos.merging.output.layout import write_json
 from selfpos.storage.file_kinds import CONFIG, MODULES
 from selfpos.storage.manifest import mapping, read_json
-from selfpos.storage.model_folder import ModelFolder
-from selfpos.storage.networks import architectures, task_of
+from selfpos.storage.model_folder import EMBEDDER, ModelFolder, class_of
 
 TYPES = "sentence_transformers.models"
-COLBERT = "HF_ColBERT"
 WIDTHS = ("hidden_size", "dim", "d_model", "n_embd", "emb_dim")
 """What types of transformers call the length of a token's vector."""
 
@@ -25,9 +23,7 @@ def check_pooling(frame: ModelFolder, pooling: str | None) -> None:
     A plain model that classifies pairs is a CrossEncoder, and Stanford's ColBERT a MultiVectorEncoder: both
     stay as they are.
     """
-    config = frame.config(CONFIG)
-    classifies = task_of(frame.path) == "sequence-classification"
-    itself = classifies or COLBERT in architectures(config)
+    itself = class_of(frame.path) != EMBEDDER
     if not frame.is_plain and pooling is not None:
         raise SelfposError(f"{frame.path} has modules, which say how it is pooled; omit --pooling")
     if frame.is_plain and itself and pooling is not None:
@@ -39,7 +35,7 @@ def check_pooling(frame: ModelFolder, pooling: str | None) -> None:
             "modules of a vector that has them with --take-from VECTOR"
         )
     if pooling is not None:
-        _width(config, frame.path / CONFIG)
+        _width(frame.config(CONFIG), frame.path / CONFIG)
 
 
 def _width(config: Mapping[str, Any], file: Path) -> int:

@@ -248,7 +248,7 @@ class Reranking(TaskType):
     }
     listed = frozenset({"positive", "negative"})
     may_be_blank = frozenset({"positive", "negative"})
-    text_columns = Retrieval.text_columns
+    text_columns: ClassVar[tuple[str, ...]] = Retrieval.text_columns
     loss_name = Retrieval.loss_name
     sampler = Retrieval.sampler
     own_candidates = True

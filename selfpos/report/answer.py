@@ -1,0 +1,69 @@
+"""What a run found, in a few sentences: the best merge beside the rivals that matter."""
+
+from __future__ import annotations
+
+from selfpos.comparison import Difference, compare
+from selfpos.comparison.differences import MEAN
+from selfpos.report.results import RunResults
+
+KINDS = {
+    "base": "the base",
+    "joint": "the joint model",
+    "specialist": "the best specialist",
+    "merge": "the next merge",
+}
+
+
+def findings(results: RunResults) -> str:
+    """The best merge, else the best model, by the mean over tasks, and how it stands to its rivals: the best
+    one of each kind. Empty where no model has all scores.
+    """
+    means = {model: mean for model in results.scores if (mean := results.mean(model)) is not None}
+    if not means:
+        return ""
+    ranked = sorted(means, key=lambda model: -means[model])
+    best = next((model for model in ranked if model in results.recipe.merges), ranked[0])
+    what = "The best merge is" if best in results.recipe.merges else "The best model is"
+    answer = (
+        f"{what} {best}, with a mean of {100 * means[best]:.2f} over {_counted(len(results.tasks), 'task')}."
+    )
+    rivals: dict[str, str] = {}
+    for model in ranked:
+        kind = results.kind(model)
+        if model != best:
+            rivals.setdefault("merge" if kind == "positioned" else kind, model)
+    if not rivals:
+        return answer
+    known = [model for model in results.scored if model.name in {best, *rivals.values()}]
+    compared = compare(known, baseline=best).rows if best in {model.name for model in known} else []
+    gains = {row.model: row.differences.get(MEAN) for row in compared}
+    parts = [
+        _standing(_named(model, kind), means[best] - means[model], gains.get(model))
+        for kind, model in rivals.items()
+    ]
+    return f"{answer} In points: {'; '.join(parts)}."
+
+
+def _named(model: str, kind: str) -> str:
+    said = KINDS.get(kind, f"the best of {kind}")
+    return said if model in (kind, said) else f"{said}, {model}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("s" if count != 1 else "")
+
+
+def _standing(rival: str, value: float, found: Difference | None) -> str:
+    """How far ahead of `rival` the model is; `found` is the rival's difference to the model."""
+    side = "ahead of" if value >= 0 else "behind"
+    text = f"{abs(100 * value):.2f} {side} {rival}"
+    if found is None or found.low is None or found.high is None or found.significant is None:
+        return f"{text} (no interval: the examples behind the scores were not kept)"
+    low, high = sorted(
+        sign * 100 * end for end in (found.low, found.high) for sign in [-1 if value >= 0 else 1]
+    )
+    interval = f"95 % interval of this difference {round(low, 2) + 0.0:+.2f} to {round(high, 2) + 0.0:+.2f}"
+    if found.significant:
+        return f"{text} ({interval})"
+    reason = "by Holm's correction for several rivals" if found.before_correction else "0 is not ruled out"
+    return f"{text} ({interval}: not significant, {reason})"

@@ -1,0 +1,42 @@
+"""What a recipe's probe takes of small tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfpos.data.tasks import load_tasks
+from selfpos.errors import SelfposError
+from selfpos.recipe import Recipe
+from tests.helpers.files import write_lines
+
+
+def recipe(folder: Path, **probe: Any) -> Recipe:
+    rows = [{"question": f"question {n}", "answer": f"answer {n}"} for n in range(150)]
+    write_lines(folder / "pairs.jsonl", rows)
+    task = {"type": "retrieval", "data": str(folder / "pairs.jsonl")}
+    return Recipe.model_validate(
+        {
+            "name": "mine", "base": "base", "tasks": {"pairs": task}, "evaluation": {"tasks": ["STS16"]},
+            "merges": {"average": {"method": "average"}}, "probe": probe,
+        }
+    )  # fmt: skip
+
+
+def test_a_small_task_gives_a_quarter_where_nothing_else_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = load_tasks(recipe(tmp_path), None)["pairs"]
+    assert (len(found.probe), len(found.training)) == (37, 113)
+    assert "task pairs: the probe takes 37 of its 150 records" in caplog.text
+
+
+def test_a_number_that_is_asked_for_is_taken_or_refused_by_its_name(tmp_path: Path) -> None:
+    found = load_tasks(recipe(tmp_path, per_task=100), None)["pairs"]
+    assert (len(found.probe), len(found.training)) == (100, 50)
+    with pytest.raises(
+        SelfposError, match=r"task pairs: a probe of 150 .* give more data \(probe.per_task\)"
+    ):
+        load_tasks(recipe(tmp_path, per_task=150), None)

@@ -1,0 +1,125 @@
+"""Self Positioning over cross-encoders: by the loss they were trained with, judged by average precision."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+
+from selfpos import operations
+from selfpos.data.probe import ProbeTask, write_probe
+from selfpos.positioning.objective import Batch, PairProbe
+from selfpos.positioning.smooth import ScoredPairs
+from selfpos.recipe import TaskSource, TrainingSettings
+from selfpos.tasks import get_task
+from selfpos.tasks.measure import PairMeasure
+from selfpos.tasks.types.candidates import CandidatePairs
+from tests.helpers.adapters import state
+from tests.helpers.command import CommandLine
+from tests.helpers.files import write_lines
+from tests.training.test_rerankers import reranker, words
+
+
+def questions(file: Path, right: str, wrong: str, count: int = 120) -> Path:
+    """Questions whose right candidate has one word, and whose wrong ones have another."""
+    draw = random.Random(right)
+    rows = [
+        {
+            "query": question,
+            "positive": [f"{right} {text}" for text in words(draw, 1)],
+            "negative": [f"{wrong} {text}" for text in words(draw, 2)],
+        }
+        for question in words(draw, count)
+    ]
+    write_lines(file, rows)
+    return file
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`base`, and two specialists of it, each of which tells two words apart."""
+    place = tmp_path_factory.mktemp("rerankers")
+    base = reranker(place)
+    settings = TrainingSettings(steps=60, batch_size=32, learning_rate=3e-3)
+    for name, right, wrong in (("one", "a", "b"), ("two", "c", "q")):
+        source = TaskSource(type="reranking", data=str(questions(place / f"{name}.jsonl", right, wrong)))
+        operations.finetune(base, source, place / name, settings, say=lambda _: None)
+    return place
+
+
+def by_hand(folder: Path, task: ProbeTask) -> tuple[float, float]:
+    """The mean over questions of binary cross-entropy in float64, and mean average precision."""
+    from sentence_transformers import CrossEncoder
+    from sklearn.metrics import average_precision_score
+
+    model = CrossEncoder(str(folder), device="cpu")
+    losses, precisions = [], []
+    for record in task.records:
+        candidates = [*record["positive"], *record["negative"]]
+        right = np.array([1.0] * len(record["positive"]) + [0.0] * len(record["negative"]))
+        pairs = [(record["query"], candidate) for candidate in candidates]
+        logits = model.predict(pairs, activation_fn=torch.nn.Identity()).astype(np.float64)
+        losses.append(np.mean(np.logaddexp(0, logits) - right * logits))
+        precisions.append(average_precision_score(right, logits))
+    return float(np.mean(losses)), float(np.mean(precisions))
+
+
+@pytest.mark.parametrize("given", ["what was held out", "a probe set"])
+def test_two_rerankers_are_positioned(
+    given: str, trained: Path, tmp_path: Path, selfpos: CommandLine
+) -> None:
+    out = tmp_path / "out"
+    sources = [trained / "one", trained / "two"]
+    probe = operations.probe_of(sources)
+    assert all(isinstance(task.type, CandidatePairs) for task in probe.values())
+    more: list[Any] = []
+    if given == "a probe set":
+        records = {name: task.records for name, task in probe.items()}
+        write_probe(tmp_path / "probe", records, {name: get_task("reranking") for name in probe})
+        more = ["--probe", tmp_path / "probe"]
+    merge = ["merge", "--base", trained / "base", "--vectors", *sources, "--method", "self-positioning"]
+    merge += ["--param", "separate=false"]
+    assert selfpos(*merge, "--out", out, *more, "--dry-run").returncode == 0 and not out.exists()
+    done = selfpos(*merge, "--out", out, *more)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((out / "selfpos.json").read_text())["positioning"]
+    start, tuned, merged = state(trained / "base"), [state(source) for source in sources], state(out)
+    for key, value in merged.items():
+        moved = sum(c * (t[key] - start[key]) for c, t in zip(found["coefficients"], tuned, strict=True))
+        np.testing.assert_allclose(value, start[key] + moved, atol=2e-6, err_msg=key)
+    measured = {name: by_hand(out, task) for name, task in probe.items()}
+    for name, (loss, _) in measured.items():
+        assert found["losses"][name] == pytest.approx(loss, rel=1e-3, abs=1e-5)
+    rivals = {rival["name"]: rival["scores"] for rival in found["rivals"]}
+    for name, folder in (("base", trained / "base"), ("one", sources[0]), ("two", sources[1])):
+        for task in probe:
+            assert rivals[name][task] == pytest.approx(by_hand(folder, probe[task])[1], abs=1e-6)
+    mean = np.mean([precision for _, precision in measured.values()])
+    assert mean > 0.9 and mean >= max(np.mean([*scores.values()]) for scores in rivals.values()) - 0.05
+
+
+def test_the_smooth_measure_is_the_loss_by_question() -> None:
+    pairs = [("q", "x"), ("q", "y"), ("r", "x"), ("r", "z")]
+    grades, scores = torch.tensor([1.0, 0.0, 0.3, 0.9]), torch.tensor([[2.0], [-1.0], [0.5], [0.0]])
+    costs = np.logaddexp(0, scores[:, 0].numpy()) - grades.numpy() * scores[:, 0].numpy()
+    measure = ScoredPairs(pairs, grades, 0.5)
+    rows, values = measure.values(scores, torch.tensor([1]), torch.arange(2))
+    assert rows.tolist() == [1] and values.item() == pytest.approx(costs[2:].mean(), abs=1e-6)
+    assert measure.value(scores).item() == pytest.approx(costs.mean(), abs=1e-6)
+    assert measure.sharing == [{"q", "x"}, {"r", "z"}] and measure.usable == 2
+    precision = PairMeasure([*pairs, ("s", "x")], [*grades.tolist(), 1.0], 0.5)
+    items = precision.items(torch.cat([scores, scores[:1]]))
+    assert items["precisions"][:2].tolist() == [1.0, 0.5] and np.isnan(items["precisions"][2])
+    assert precision.score(torch.cat([scores, scores[:1]])) == pytest.approx(0.75)
+
+
+def test_a_batch_holds_pairs() -> None:
+    records = Dataset.from_dict({"query": ["q"], "candidate": ["x"], "label": [1.0]})
+    batch = PairProbe("task", CandidatePairs(), records, 0.05).everything()
+    assert isinstance(batch, Batch) and batch.columns == [[("q", "x")]] and batch.count == 1
