@@ -27,7 +27,7 @@ from families_models import ARCHITECTURES, Architecture
 
 from selfpos.errors import SelfposError
 from selfpos.merging import merge
-from selfpos.storage.model_folder import RERANKER, class_of
+from selfpos.storage.model_class import RERANKER, class_of
 
 RESULTS = Path(__file__).parent / "results"
 METHODS = ("average", "ties", "self-positioning")

@@ -25,7 +25,8 @@ from selfpos.statistics import check, gathered
 from selfpos.storage.atomic import refuse_existing, refuse_within
 from selfpos.storage.locate import locate_model
 from selfpos.storage.manifest import read_manifest
-from selfpos.storage.model_folder import RERANKER, check_embeds, class_of, open_model
+from selfpos.storage.model_class import RERANKER, check_embeds, class_of
+from selfpos.storage.model_folder import open_model
 from selfpos.tasks import TaskType, get_task
 from selfpos.tasks.texts import GENERAL, TEXTS
 from selfpos.tasks.types.candidates import for_cross_encoder

@@ -17,7 +17,7 @@ from selfpos.console import progress, quiet_libraries
 from selfpos.errors import SelfposError
 from selfpos.recipe import Recipe, TaskSource
 from selfpos.storage.loading import loading
-from selfpos.storage.model_folder import check_embeds
+from selfpos.storage.model_class import check_embeds
 
 if TYPE_CHECKING:
     from datasets import Dataset

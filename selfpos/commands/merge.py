@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from selfpos.commands.merge_recipes import check_recipe, merge_recipes, show
 from selfpos.commands.options import (
     ALLOW_PICKLE,
     PATH,
@@ -121,7 +122,7 @@ def command(
     elif recipe is None and not (vectors and method):
         raise SelfposError("say what to merge: --vectors and --method, or a mergekit recipe")
     elif recipe is not None:
-        _check_recipe(recipe, {"--base": base, "--vectors": vectors, **says_what})
+        check_recipe(recipe, {"--base": base, "--vectors": vectors, **says_what})
     if method is not None and method not in [*METHODS, *LEARNED]:
         raise unknown("merging method", method, [*METHODS, *LEARNED])
     if out is None:
@@ -143,7 +144,7 @@ def command(
         do, plan = searched_merge.merge_by_coefficients, searched_merge.plan_merge_by_coefficients
         words: tuple[object, ...] = (coefficients, *arguments)
     elif recipe is not None:
-        _merge_recipes(recipe, out, options, dry_run, allow_pickle)
+        merge_recipes(recipe, out, options, dry_run, allow_pickle)
         return
     else:
         values = [_value(weight) for weight in weights]
@@ -152,64 +153,9 @@ def command(
         words = (*arguments[:2], method, out)
         options |= _data(probe, statistics) if gathers else {}
     if dry_run:
-        _show(plan(*words, **options))
+        show(plan(*words, **options))
     else:
         click.echo(str(do(*words, **options)))
-
-
-def _merge_recipes(
-    recipe: Path, out: Path, options: dict[str, Any], dry_run: bool, allow_pickle: bool
-) -> None:
-    """Carry out the recipes of a file in order; the results of all but the last do not stay."""
-    from contextlib import nullcontext
-    from tempfile import TemporaryDirectory
-
-    from selfpos.mergekit import translate_recipes
-    from selfpos.operations import merge, plan_merge
-    from selfpos.storage.atomic import refuse_existing
-
-    refuse_existing(out)
-    recipes = translate_recipes(recipe)
-    passing = len(recipes) > 1 and not dry_run
-    if passing:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        earlier = ", ".join(name for name, _ in recipes[:-1])
-        click.echo(
-            f"note: the results of {earlier} do not stay, so `selfpos reproduce` cannot make {out} again; to "
-            "keep them, put each recipe into a file of its own",
-            err=True,
-        )
-    folder_of_all = TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) if passing else None
-    with folder_of_all or nullcontext(str(out)) as place:
-        made: dict[str, Path] = {}
-        for number, (name, asked) in enumerate(recipes, start=1):
-            if dry_run and made.keys() & {asked.base, *asked.sources}:
-                click.echo(f"then {asked.method} of {', '.join(asked.sources)} over {asked.base}")
-                continue
-            others = {asked.base, *asked.sources} - made.keys()
-            opened = {name: Path(without_pickles(name, allow_pickle)) for name in others if allow_pickle}
-            translation = asked.over(made | opened).fitted()
-            for note in translation.notes:
-                click.echo(note, err=True)
-            folder = out if number == len(recipes) else Path(place) / name
-            words = (translation.base, translation.sources, translation.method, folder)
-            merge_options = {**translation.options, **options}
-            if dry_run:
-                _show(plan_merge(*words, **merge_options))
-            else:
-                merge(*words, **merge_options)
-            made[name] = folder
-    if not dry_run:
-        click.echo(str(out))
-
-
-def _check_recipe(recipe: Path, others: dict[str, Any]) -> None:
-    """Refuse a recipe that cannot be carried out, and options that would say the same otherwise."""
-    from selfpos.mergekit import translate_recipes
-
-    if any(others.values()):
-        raise SelfposError(f"{recipe} says what to merge; omit {', '.join(others)}")
-    translate_recipes(recipe)
 
 
 def _refuse(options: dict[str, Any], other: str) -> None:
@@ -268,11 +214,6 @@ def _data(probe: Path | None, statistics: Path | None) -> dict[str, Any]:
     return {"probe": read_probe(probe) if probe else None, "statistics_in": statistics}
 
 
-def _show(rows: list[tuple[str, str]]) -> None:
-    for label, text in rows:
-        click.echo(f"{label:<14}{text}")
-
-
 def _search(
     method: str,
     base: str,
@@ -291,7 +232,7 @@ def _search(
     from selfpos.searched_merge import plan_search, position_and_merge
     from selfpos.storage.atomic import refuse_existing
     from selfpos.storage.locate import locate_model
-    from selfpos.storage.model_folder import RERANKER, check_embeds
+    from selfpos.storage.model_class import RERANKER, check_embeds
     from selfpos.vectors.task_vector import distinct_names
 
     quiet_process()
@@ -323,7 +264,7 @@ def _search(
             "method": f"{method}: a search for coefficients, which are then applied as by {applied}",
             "weights": f"searched on {searched}",
         }
-        _show([(label, replaced.get(label, text)) for label, text in rows])
+        show([(label, replaced.get(label, text)) for label, text in rows])
         return
     if "threads" in options:
         import torch

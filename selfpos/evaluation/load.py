@@ -13,14 +13,8 @@ from selfpos.storage.file_kinds import ADAPTER, VOCABULARIES
 from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.loading import check_settings, loading
 from selfpos.storage.manifest import read_json
-from selfpos.storage.model_folder import (
-    EMBEDDER,
-    RERANKER,
-    check_embeds,
-    has_tokenizer,
-    read_modules,
-    refuse_pickles,
-)
+from selfpos.storage.model_class import EMBEDDER, RERANKER, check_embeds
+from selfpos.storage.model_folder import has_tokenizer, read_modules, refuse_pickles
 
 
 def load_model(folder: Path, kind: str = EMBEDDER) -> Any:

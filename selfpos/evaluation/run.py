@@ -23,7 +23,8 @@ from selfpos.scores.examples import examples_file, write_examples
 from selfpos.scores.files import TaskScore, task_score, write_last
 from selfpos.storage.atomic import write_bytes
 from selfpos.storage.inside import refuse_links_out
-from selfpos.storage.model_folder import EMBEDDER, class_of, read_modules, refuse_pickles
+from selfpos.storage.model_class import EMBEDDER, class_of
+from selfpos.storage.model_folder import read_modules, refuse_pickles
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask

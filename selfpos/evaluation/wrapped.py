@@ -15,7 +15,7 @@ from selfpos.errors import OperationError, SelfposError
 from selfpos.evaluation.encoder import PLAIN, describe_encoder, load_encoder, measured_meta
 from selfpos.evaluation.load import load_model
 from selfpos.storage.manifest import read_json
-from selfpos.storage.model_folder import EMBEDDER, RERANKER, class_of
+from selfpos.storage.model_class import EMBEDDER, RERANKER, class_of
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask

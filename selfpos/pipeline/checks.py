@@ -21,7 +21,7 @@ def checked_base(recipe: Recipe, base: Path) -> list[str]:
     """The tensors of the base, of which the recipe's merges and searches refuse nothing."""
     from selfpos.merging.plan import check_base
     from selfpos.operations import check_searches
-    from selfpos.storage.model_folder import check_embeds
+    from selfpos.storage.model_class import check_embeds
 
     check_embeds(base)
     opened = check_base(base, allow_code=not recipe.merges)

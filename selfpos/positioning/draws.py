@@ -10,7 +10,7 @@ import torch
 
 from selfpos.errors import SelfposError
 from selfpos.positioning.objective import Batch, PairProbe, TaskProbe
-from selfpos.storage.model_folder import RERANKER
+from selfpos.storage.model_class import RERANKER
 
 if TYPE_CHECKING:
     from selfpos.data.probe import ProbeTask

@@ -21,7 +21,8 @@ from selfpos.positioning.deltas import open_deltas
 from selfpos.positioning.processes import Processes
 from selfpos.positioning.recompute import Recompute
 from selfpos.storage.loading import loading
-from selfpos.storage.model_folder import EMBEDDER, RERANKER, check_embeds, check_tokenizer, class_of
+from selfpos.storage.model_class import EMBEDDER, RERANKER, check_embeds, class_of
+from selfpos.storage.model_folder import check_tokenizer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

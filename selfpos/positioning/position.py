@@ -30,7 +30,8 @@ from selfpos.positioning.teaching import Teaching, teach
 from selfpos.positioning.trajectory import Trajectory
 from selfpos.positioning.verdict import Rival
 from selfpos.recipe import PositioningSettings
-from selfpos.storage.model_folder import RERANKER, class_of, open_model
+from selfpos.storage.model_class import RERANKER, class_of
+from selfpos.storage.model_folder import open_model
 from selfpos.tasks.texts import TEXTS
 from selfpos.tasks.types.candidates import for_cross_encoder
 from selfpos.vectors import open_vectors

@@ -13,7 +13,8 @@ from selfpos.storage.documents import parse_yaml, read_text
 from selfpos.storage.file_kinds import ADAPTER, CONFIG, MODULES, PROMPTS_CONFIG
 from selfpos.storage.inside import leads_out
 from selfpos.storage.manifest import read_json
-from selfpos.storage.model_folder import EMBEDDER, RERANKER, class_of, read_modules
+from selfpos.storage.model_class import EMBEDDER, RERANKER, class_of
+from selfpos.storage.model_folder import read_modules
 from selfpos.storage.run_folder import RunFolder
 from selfpos.storage.tensor_file import read_header
 from selfpos.training.models import token_limit

@@ -23,7 +23,6 @@ from selfpos.storage.file_kinds import (
     MANIFEST,
     MODULES,
     PICKLED,
-    PROMPTS_CONFIG,
     SHARD,
     TOKENIZER_CONFIG,
     TRAINING_STATES,
@@ -36,15 +35,7 @@ from selfpos.storage.inside import inside, refuse_links_out
 from selfpos.storage.loading import check_settings
 from selfpos.storage.locate import hub_snapshot
 from selfpos.storage.manifest import read_json
-from selfpos.storage.networks import (
-    SPLIT_ON_LOADING,
-    TRANSFORMERS,
-    Network,
-    architectures,
-    loaded,
-    networks,
-    task_of,
-)
+from selfpos.storage.networks import SPLIT_ON_LOADING, TRANSFORMERS, Network, loaded, networks, task_of
 from selfpos.storage.numbers import STORED, TORCH, to_float32
 from selfpos.storage.tensor_file import TensorEntry, read_header
 
@@ -53,14 +44,6 @@ if TYPE_CHECKING:
 
 LARGEST_MAP = 256 * 2**20  # bytes of a file that is mapped whole
 CLASS = re.compile(r"[\w/-][\w./-]*\.\w+")  # with its module, perhaps of a repository
-EMBEDDER, RERANKER = "SentenceTransformer", "CrossEncoder"
-PACKAGES = {
-    "cross_encoder": RERANKER,
-    "sparse_encoder": "SparseEncoder",
-    "multi_vector_encoder": "MultiVectorEncoder",
-    "pylate": "MultiVectorEncoder",
-}
-"""Packages of modules that one class alone has → that class."""
 BYTE_TOKENIZERS = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
 """Tokenizers whose tokens are bytes or characters, which have no vocabulary file."""
 
@@ -360,38 +343,6 @@ def has_tokenizer(folder: Path) -> bool:
     if any(next(folder.glob(pattern), None) for pattern in VOCABULARIES):
         return True
     return read_json(folder / TOKENIZER_CONFIG, missing_ok=True).get("tokenizer_class") in BYTE_TOKENIZERS
-
-
-def class_of(folder: Path) -> str:
-    """The class of sentence-transformers that the model in `folder` is of; its own where it says none.
-
-    Loading it with another class gives no error, but another model: a mean over what a reranker reads, say.
-    """
-    if not (folder / MODULES).is_file():
-        if task_of(folder) == "sequence-classification":
-            return RERANKER
-        colbert = "HF_ColBERT" in architectures(read_json(folder / CONFIG, missing_ok=True))
-        return "MultiVectorEncoder" if colbert else EMBEDDER
-    stated = read_json(folder / PROMPTS_CONFIG, missing_ok=True).get("model_type")
-    if stated:
-        return "MultiVectorEncoder" if stated == "ColBERT" else str(stated)  # as PyLate called it
-    modules = read_modules(folder)
-    for package, name in PACKAGES.items():
-        if any(f".{package}." in f".{module.type}" for module in modules):
-            return name
-    first = folder / modules[0].path
-    return RERANKER if task_of(first) == "sequence-classification" else EMBEDDER
-
-
-def check_embeds(folder: Path, *allowed: str) -> None:
-    """Raise SelfposError where the model at `folder` is no SentenceTransformer, and of no `allowed` class."""
-    kind = class_of(folder)
-    if kind not in (EMBEDDER, *allowed):
-        raise SelfposError(
-            f"{folder} is a {kind}: such models are merged by methods that use no data (see `selfpos "
-            f"methods`) and scored by `selfpos eval-mteb`; {RERANKER}s are also trained by `selfpos "
-            f"finetune --task reranking` and merged by self-positioning, and all else takes a {EMBEDDER}"
-        )
 
 
 def check_tokenizer(folder: Path, modules: tuple[Module, ...] = ()) -> None:

@@ -15,15 +15,8 @@ from selfpos.storage.file_kinds import ADAPTER, CONFIG, PROMPTS_CONFIG, TOKENIZE
 from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.loading import check_settings, loading
 from selfpos.storage.manifest import mapping, read_json
-from selfpos.storage.model_folder import (
-    EMBEDDER,
-    RERANKER,
-    check_embeds,
-    check_tokenizer,
-    class_of,
-    read_modules,
-    refuse_pickles,
-)
+from selfpos.storage.model_class import EMBEDDER, RERANKER, check_embeds, class_of
+from selfpos.storage.model_folder import check_tokenizer, read_modules, refuse_pickles
 from selfpos.storage.networks import TRANSFORMERS, networks
 
 Precision = Literal["float32", "bf16", "fp16"]

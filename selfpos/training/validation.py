@@ -14,7 +14,7 @@ import selfpos.processes as processes
 from selfpos.console import is_first, log
 from selfpos.errors import SelfposError
 from selfpos.storage.atomic import write_text
-from selfpos.storage.model_folder import RERANKER
+from selfpos.storage.model_class import RERANKER
 from selfpos.tasks.measure import PairMeasure, TaskMeasure, Texts
 from selfpos.tasks.task import Prompts, column_prompts
 from selfpos.tasks.types.candidates import RIGHT

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from selfpos.errors import SelfposError
 from selfpos.evaluation import evaluate, select_tasks
 from selfpos.evaluation.tasks import new_task, retrieval_data
-from selfpos.storage.model_folder import check_embeds, class_of
+from selfpos.storage.model_class import check_embeds, class_of
 from tests.conftest import make_specialist
 from tests.evaluation.test_reach import declare
 from tests.helpers.adapters import edit_json

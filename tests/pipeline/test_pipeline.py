@@ -118,11 +118,7 @@ def test_the_report_has_table_coefficients_and_angles(
     killed_and_finished: tuple[RunFolder, list[str], str],
 ) -> None:
     page = killed_and_finished[0].report.read_text(encoding="utf-8")
-    for expected in (
-        "Scores",
-        "Norms and angles",
-        "Coefficients found",
-    ):
+    for expected in ("Scores", "Norms and angles", "Coefficients found"):
         assert expected in page
 
 

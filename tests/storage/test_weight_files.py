@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from selfpos.errors import SelfposError
-from selfpos.storage.model_folder import Module, check_embeds, open_model, read_modules
+from selfpos.storage.model_class import check_embeds
+from selfpos.storage.model_folder import Module, open_model, read_modules
 from selfpos.storage.networks import networks
 from tests.helpers.adapters import edit_json, state
 

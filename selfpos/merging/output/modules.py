@@ -10,7 +10,8 @@ from selfpos.errors import SelfposError
 from selfpos.merging.output.layout import write_json
 from selfpos.storage.file_kinds import CONFIG, MODULES
 from selfpos.storage.manifest import mapping, read_json
-from selfpos.storage.model_folder import EMBEDDER, ModelFolder, class_of
+from selfpos.storage.model_class import EMBEDDER, class_of
+from selfpos.storage.model_folder import ModelFolder
 
 TYPES = "sentence_transformers.models"
 WIDTHS = ("hidden_size", "dim", "d_model", "n_embd", "emb_dim")

@@ -1,0 +1,72 @@
+"""mergekit's recipes under `selfpos merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from selfpos.commands.options import without_pickles
+from selfpos.errors import SelfposError
+
+
+def merge_recipes(
+    recipe: Path, out: Path, options: dict[str, Any], dry_run: bool, allow_pickle: bool
+) -> None:
+    """Carry out the recipes of a file in order; the results of all but the last do not stay."""
+    from contextlib import nullcontext
+    from tempfile import TemporaryDirectory
+
+    from selfpos.mergekit import translate_recipes
+    from selfpos.operations import merge, plan_merge
+    from selfpos.storage.atomic import refuse_existing
+
+    refuse_existing(out)
+    recipes = translate_recipes(recipe)
+    passing = len(recipes) > 1 and not dry_run
+    if passing:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        earlier = ", ".join(name for name, _ in recipes[:-1])
+        click.echo(
+            f"note: the results of {earlier} do not stay, so `selfpos reproduce` cannot make {out} again; to "
+            "keep them, put each recipe into a file of its own",
+            err=True,
+        )
+    folder_of_all = TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) if passing else None
+    with folder_of_all or nullcontext(str(out)) as place:
+        made: dict[str, Path] = {}
+        for number, (name, asked) in enumerate(recipes, start=1):
+            if dry_run and made.keys() & {asked.base, *asked.sources}:
+                click.echo(f"then {asked.method} of {', '.join(asked.sources)} over {asked.base}")
+                continue
+            others = {asked.base, *asked.sources} - made.keys()
+            opened = {name: Path(without_pickles(name, allow_pickle)) for name in others if allow_pickle}
+            translation = asked.over(made | opened).fitted()
+            for note in translation.notes:
+                click.echo(note, err=True)
+            folder = out if number == len(recipes) else Path(place) / name
+            words = (translation.base, translation.sources, translation.method, folder)
+            merge_options = {**translation.options, **options}
+            if dry_run:
+                show(plan_merge(*words, **merge_options))
+            else:
+                merge(*words, **merge_options)
+            made[name] = folder
+    if not dry_run:
+        click.echo(str(out))
+
+
+def check_recipe(recipe: Path, others: dict[str, Any]) -> None:
+    """Refuse a recipe that cannot be carried out, and options that would say the same otherwise."""
+    from selfpos.mergekit import translate_recipes
+
+    if any(others.values()):
+        raise SelfposError(f"{recipe} says what to merge; omit {', '.join(others)}")
+    translate_recipes(recipe)
+
+
+def show(rows: list[tuple[str, str]]) -> None:
+    """Print a plan."""
+    for label, text in rows:
+        click.echo(f"{label:<14}{text}")

@@ -1,0 +1,52 @@
+"""Which class of sentence-transformers a model folder is of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from selfpos.errors import SelfposError
+from selfpos.storage.file_kinds import CONFIG, MODULES, PROMPTS_CONFIG
+from selfpos.storage.manifest import read_json
+from selfpos.storage.model_folder import read_modules
+from selfpos.storage.networks import architectures, task_of
+
+EMBEDDER, RERANKER = "SentenceTransformer", "CrossEncoder"
+PACKAGES = {
+    "cross_encoder": RERANKER,
+    "sparse_encoder": "SparseEncoder",
+    "multi_vector_encoder": "MultiVectorEncoder",
+    "pylate": "MultiVectorEncoder",
+}
+"""Packages of modules that one class alone has → that class."""
+
+
+def class_of(folder: Path) -> str:
+    """The class of sentence-transformers that the model in `folder` is of; its own where it says none.
+
+    Loading it with another class gives no error, but another model: a mean over what a reranker reads, say.
+    """
+    if not (folder / MODULES).is_file():
+        if task_of(folder) == "sequence-classification":
+            return RERANKER
+        colbert = "HF_ColBERT" in architectures(read_json(folder / CONFIG, missing_ok=True))
+        return "MultiVectorEncoder" if colbert else EMBEDDER
+    stated = read_json(folder / PROMPTS_CONFIG, missing_ok=True).get("model_type")
+    if stated:
+        return "MultiVectorEncoder" if stated == "ColBERT" else str(stated)  # as PyLate called it
+    modules = read_modules(folder)
+    for package, name in PACKAGES.items():
+        if any(f".{package}." in f".{module.type}" for module in modules):
+            return name
+    first = folder / modules[0].path
+    return RERANKER if task_of(first) == "sequence-classification" else EMBEDDER
+
+
+def check_embeds(folder: Path, *allowed: str) -> None:
+    """Raise SelfposError where the model at `folder` is no SentenceTransformer, and of no `allowed` class."""
+    kind = class_of(folder)
+    if kind not in (EMBEDDER, *allowed):
+        raise SelfposError(
+            f"{folder} is a {kind}: such models are merged by methods that use no data (see `selfpos "
+            f"methods`) and scored by `selfpos eval-mteb`; {RERANKER}s are also trained by `selfpos "
+            f"finetune --task reranking` and merged by self-positioning, and all else takes a {EMBEDDER}"
+        )
