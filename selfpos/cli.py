@@ -95,24 +95,32 @@ def main() -> None:
     """
     with ending_signals() as received:
         try:
-            words = [_expanded(word) for word in sys.argv[1:]]
-            selfpos(args=words, prog_name="selfpos", standalone_mode=False)
-        except SelfposError as error:
-            _end(str(error), error.exit_code)
-        except click.exceptions.NoArgsIsHelpError as error:
-            error.show()
-            sys.exit(error.exit_code)
-        except click.ClickException as error:
-            _end(_sentence(error), error.exit_code)
-        except OSError as error:
-            name = error.filename2 or error.filename  # of a copy, the second is written
-            where = f"{name}: " if name else ""
-            _end(f"{where}{error.strerror or error}", OperationError.exit_code)
+            _carry_out(sys.argv[1:])
         except (click.Abort, KeyboardInterrupt) as error:
             # click raises its own from the interrupt; empty where nothing was kept
             kept = str(error.__cause__ or error)
             by = f" by {signal.Signals(received[0]).name}" if received else ""
             _end(f"stopped{by}{kept and '; '}{kept}", 128 + (received[0] if received else signal.SIGINT))
+
+
+def _carry_out(words: list[str]) -> None:
+    """Do what the command line says, and end with one sentence where it cannot be done.
+
+    An interrupt goes on to the caller, also one that comes while such a sentence is written.
+    """
+    try:
+        selfpos(args=[_expanded(word) for word in words], prog_name="selfpos", standalone_mode=False)
+    except SelfposError as error:
+        _end(str(error), error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        _end(_sentence(error), error.exit_code)
+    except OSError as error:
+        name = error.filename2 or error.filename  # of a copy, the second is written
+        where = f"{name}: " if name else ""
+        _end(f"{where}{error.strerror or error}", OperationError.exit_code)
 
 
 def _end(sentence: str, status: int) -> NoReturn:

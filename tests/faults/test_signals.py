@@ -85,6 +85,17 @@ def test_a_second_signal_at_the_end_does_not_change_the_status() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 42
 
 
+def test_one_that_comes_while_a_refusal_is_written_ends_the_work_in_one_sentence(tmp_path: Path) -> None:
+    struck = (
+        "from selfpos.errors import SelfposError\n"
+        "class Struck(SelfposError):\n"
+        "    def __str__(self):\n        signal.raise_signal(signal.SIGHUP)\n        return 'refused'\n"
+        "def struck(**_):\n    raise Struck('x')\n"
+    )
+    done = own_process(**starting(tmp_path, struck))
+    assert (done.returncode, done.stderr) == (129, "selfpos: stopped by SIGHUP\n")
+
+
 def test_a_closed_terminal_is_no_failed_write(tmp_path: Path) -> None:
     struck = "def struck(**_):\n    print('ready', flush=True)\n    import time\n    time.sleep(60)\n"
     ours, theirs = pty.openpty()
