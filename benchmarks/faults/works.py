@@ -61,7 +61,7 @@ def others(place: Place, done: Path) -> dict[str, Work]:
                 *("--alpha", "0.5", "--out", folder / "out"),
             ],
         ),
-        Work("analyse", lambda folder: ["analyse", done, "--batches", 2, "--out", folder / "out"]),
+        Work("analyse", lambda folder: ["analyse", done, "--batches", 2, "--out", folder / "out"], adds=True),
         Work("overlap", lambda folder: _overlap(place, data, folder)),
         Work("cluster", lambda folder: _cluster(place, data, general, folder)),
         Work("report", lambda folder: ["report", done, "--out", folder / "out.html"], out="out.html"),
