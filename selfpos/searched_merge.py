@@ -157,7 +157,7 @@ def _search_kept() -> Iterator[None]:
         yield
     except OperationError as error:
         raise OperationError(
-            f"{error}, but the search is kept, and the same command goes on from it"
+            f"{error}, but the search is kept; start the same command again to continue it"
         ) from None
 
 

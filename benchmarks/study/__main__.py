@@ -10,23 +10,14 @@ The table benchmarks/results/study.json is written again after each arm.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 from arms import Piece
+from options import study_parser
 from report import write_report
 from settings import SETTINGS
 
-RESULTS = Path(__file__).parent.parent / "results"
-
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder with the data sets")
-    parser.add_argument("--models", type=Path, default=Path("checkpoints/study"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser = study_parser(__doc__)
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["five-tasks"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--arms", nargs="+", help="all when absent")

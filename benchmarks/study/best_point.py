@@ -9,7 +9,6 @@ test: this says how much choosing better could win. Results: benchmarks/results/
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from arms import Piece
 from objectives import Linear
+from options import study_parser
 from settings import SETTINGS
 
 from tests import MEASURES
@@ -69,14 +69,9 @@ def _missing() -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--models", type=Path, default=Path("checkpoints/study"))
+    parser = study_parser(__doc__)
     parser.add_argument("--setting", choices=SETTINGS, default="five-tasks")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent.parent / "results")
     options = parser.parse_args()
     file = options.results / "study_best_point.json"
     rows = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []

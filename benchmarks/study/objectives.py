@@ -12,7 +12,6 @@ the test scores of the points themselves: study_space.json.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 from data import probe_of
 from models import base_model, specialists
+from options import study_parser
 from settings import MAX_LENGTH, SETTINGS
 from torch import Tensor
 
@@ -195,14 +195,9 @@ def main() -> None:
     from selfpos.console import markdown_table
     from selfpos.storage.atomic import write_text
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--models", type=Path, default=Path("checkpoints/study"))
+    parser = study_parser(__doc__)
     parser.add_argument("--setting", choices=SETTINGS, default="five-tasks")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent.parent / "results")
     options = parser.parse_args()
     file = options.results / "study_objectives.json"
     spaces = options.results / "study_space.json"

@@ -23,6 +23,12 @@ def sentence(rng: random.Random, count: int = 6) -> str:
     return " ".join("".join(rng.choices(SYLLABLES, k=2)) for _ in range(count))
 
 
+def sentences(count: int, seed: int = 0) -> list[str]:
+    """So many sentences, drawn with `seed`."""
+    rng = random.Random(seed)
+    return [sentence(rng) for _ in range(count)]
+
+
 @pytest.fixture
 def sts_task() -> Callable[..., AbsTask]:
     """Make an STS task of 40 random pairs, under a name, with a data revision."""

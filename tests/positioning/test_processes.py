@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.helpers.adapters import make_adapter
+from tests.helpers.command import TWO_PROCESSES
 from tests.helpers.together import WAYS, run
 
 pytestmark = pytest.mark.nightly
@@ -48,15 +48,7 @@ def found(tiny_base: Path, tiny_specialists: list[Path], tmp_path_factory: pytes
     adapters = [folder / f"adapter{seed}" for seed in range(2)]
     for seed, adapter in enumerate(adapters):
         make_adapter(tiny_base, adapter, seed=seed, r=4, target_modules="all-linear")
-    words = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--standalone",
-        ROOT / "tests/helpers/together.py",
-    ]
+    words = [*TWO_PROCESSES, ROOT / "tests/helpers/together.py"]
     places = [folder / "together", tiny_base, *tiny_specialists, *adapters]
     quiet = {
         "PYTHONPATH": str(ROOT),

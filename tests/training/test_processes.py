@@ -15,6 +15,7 @@ from selfpos.console import is_first
 from selfpos.recipe import TrainingSettings, ValidationSettings
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
+from tests.helpers.command import TWO_PROCESSES
 from tests.helpers.trainings import run
 
 SETTINGS = TrainingSettings(
@@ -30,15 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.nightly
 def test_two_processes_train_one_model_and_go_on_where_both_were(tiny_base: Path, tmp_path: Path) -> None:
-    together = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        "-m",
-        __name__,
-    ]
+    together = [*TWO_PROCESSES, "-m", __name__]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [*together, str(tiny_base), str(tmp_path)],

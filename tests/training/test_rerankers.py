@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from selfpos.tasks.measure import PairMeasure
 from selfpos.tasks.types.candidates import CandidatePairs
 from selfpos.training.validation import score
 from tests.helpers.adapters import edit_json, state
-from tests.helpers.command import ROOT, CommandLine
+from tests.helpers.command import ROOT, TWO_PROCESSES, CommandLine
 from tests.helpers.families import plain_bert, splade
 from tests.helpers.files import write_lines
 from tests.helpers.trainings import interrupted, one_thread
@@ -193,15 +192,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(
 @pytest.mark.nightly
 def test_two_processes_train_one_reranker(tmp_path: Path) -> None:
     base, data = reranker(tmp_path), lists(tmp_path / "lists.jsonl")
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        "-m",
-        "selfpos",
-    ]
+    launch = [*TWO_PROCESSES, "-m", "selfpos"]
     words_of = [*TASK, "--data", data, "--base", base, "--out", tmp_path / "out", *QUICK, "--validate", 0.2]
     command = [*launch, *map(str, words_of), "--device", "cpu"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
