@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from selfpos.vectors.tokenizers import open_tokenizer
+
 if TYPE_CHECKING:
     from selfpos.data.sources import LoadedSource
     from selfpos.tasks import TaskType
@@ -99,9 +101,5 @@ def _token_counter(base: Path) -> Callable[[list[str]], list[int]]:
 
         slow = AutoTokenizer.from_pretrained(str(base), local_files_only=True)
         return lambda texts: [len(slow(text, truncation=False)["input_ids"]) for text in texts]
-    from tokenizers import Tokenizer
-
-    fast = Tokenizer.from_file(str(file))
-    fast.no_truncation()
-    fast.no_padding()
+    fast = open_tokenizer(file)
     return lambda texts: [len(encoding.ids) for encoding in fast.encode_batch(texts)]

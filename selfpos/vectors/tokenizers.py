@@ -92,7 +92,7 @@ def _encoding_difference(mine: Path, theirs: Path) -> str | None:
         return None
     if decisive != {"tokenizer.json"}:
         return _by_library(mine, theirs)
-    difference = _compare(_open(mine / "tokenizer.json"), _open(theirs / "tokenizer.json"))
+    difference = _compare(open_tokenizer(mine / "tokenizer.json"), open_tokenizer(theirs / "tokenizer.json"))
     if difference is None and fields:
         return None
     library = _by_library(mine, theirs)
@@ -102,7 +102,7 @@ def _encoding_difference(mine: Path, theirs: Path) -> str | None:
 def vocabulary(folder: Path) -> dict[str, int] | None:
     """Token → number, as tokenizer.json in `folder` says; None where there is none."""
     file = folder / "tokenizer.json"
-    return dict(_open(file).get_vocab(with_added_tokens=True)) if file.is_file() else None
+    return dict(open_tokenizer(file).get_vocab(with_added_tokens=True)) if file.is_file() else None
 
 
 def _fields(folder: Path) -> dict[str, Any]:
@@ -113,7 +113,11 @@ def _fields(folder: Path) -> dict[str, Any]:
     return fields | contents | {"tokenizer_class": kind}
 
 
-def _open(file: Path) -> Any:
+def open_tokenizer(file: Path) -> Any:
+    """The tokenizer of the library tokenizers in `file`, without truncation and padding.
+
+    Raises SelfposError where it is none of that library's, OSError where it may not be read.
+    """
     from tokenizers import Tokenizer
 
     read_json(file)

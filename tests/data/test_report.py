@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from selfpos.data.report import describe_data, report_lines
-from selfpos.data.sources import load_source
+from selfpos.data.sources import load_source, load_task
+from selfpos.errors import SelfposError
 from selfpos.operations import finetune
 from selfpos.recipe import TaskSource, TrainingSettings
 from selfpos.storage.manifest import read_manifest
 from selfpos.tasks import get_task
+from tests.conftest import make_tiny_model
 from tests.helpers.files import write_lines
 
 
@@ -75,6 +77,16 @@ def test_finetune_tells_the_report_and_keeps_it(tiny_base: Path, tmp_path: Path)
     )
     assert "  30 of 31 records; dropped: 1 blank text" in said
     assert read_manifest(tmp_path / "out")["data"]["retrieval"]["dropped"] == {"blank text": 1}
+
+
+def test_a_tokenizer_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+    base = make_tiny_model(tmp_path / "base")
+    (base / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "none"}}')
+    source = TaskSource(
+        type="retrieval", data=str(write_lines(tmp_path / "a.jsonl", [{"anchor": "a", "positive": "b"}]))
+    )
+    with pytest.raises(SelfposError, match=r"tokenizer\.json was not written by the library tokenizers"):
+        describe_data(load_task(source, seed=0), get_task("retrieval"), base)
 
 
 @pytest.mark.parametrize("spoiled", [False, True])
