@@ -14,8 +14,9 @@ from typing import Any
 from selfpos.positioning.methods import METHODS
 from selfpos.publishing.sources import OVERLAP, ModelRun, ModelSummary, read_overlap, read_summary, run_of
 from selfpos.recipe import LEARNED
+from selfpos.recipe.recipe import recipe_for_others
 from selfpos.storage.inside import leads_out
-from selfpos.storage.locate import DEFAULT_MODEL, hub_snapshot, without_folders
+from selfpos.storage.locate import DEFAULT_MODEL, hub_snapshot
 from selfpos.storage.manifest import read_manifest
 
 TRAJECTORY = "trajectory.jsonl"  # of the search, in a published model
@@ -218,7 +219,7 @@ def read_facts(folder: Path, *, path: Path | None = None) -> Facts:
         probe=_data(record.get("positioning", {}).get("probe") or {}, sources),
         probe_set=record.get(PUBLISHED, {}).get("probe_set"),
         trajectory=_trajectory([folder / TRAJECTORY, *([run.trajectory] if run else [])]),
-        recipe=_text([folder / "recipe.yaml", *([run.folder.recipe] if run else [])]),
+        recipe=_recipe([folder / "recipe.yaml", *([run.folder.recipe] if run else [])]),
         overlap=read_overlap([folder / OVERLAP, *([run.folder.overlap] if run else [])]),
     )
 
@@ -272,16 +273,22 @@ def _data(tasks: Mapping[str, Mapping[str, Any]], sources: Mapping[str, Any]) ->
     return tuple(rows)
 
 
-def _text(files: Sequence[Path]) -> str | None:
-    """The content of the first file that exists, without the folders of paths."""
-    file = next((file for file in files if file.is_file() and not leads_out(file.parent, file)), None)
-    return without_folders(file.read_text(encoding="utf-8").strip()) if file else None
+def _first(files: Sequence[Path]) -> Path | None:
+    """The first file that exists, and is no link out of its folder."""
+    return next((file for file in files if file.is_file() and not leads_out(file.parent, file)), None)
+
+
+def _recipe(files: Sequence[Path]) -> str | None:
+    """The first recipe that exists, without the folders of paths."""
+    file = _first(files)
+    return recipe_for_others(file).strip() if file else None
 
 
 def _trajectory(files: Sequence[Path]) -> tuple[Mapping[str, Any], ...]:
     """The rows of the first file that exists. An incomplete line of a stopped search is skipped."""
     rows = []
-    for line in (_text(files) or "").splitlines():
+    file = _first(files)
+    for line in file.read_text(encoding="utf-8").splitlines() if file else ():
         with suppress(ValueError):
             rows.append(json.loads(line))
     return tuple(rows)

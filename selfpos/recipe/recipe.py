@@ -19,6 +19,8 @@ from selfpos.recipe.training import (
     JointSettings,
     TrainingSettings,
 )
+from selfpos.storage.documents import parse_yaml, read_text
+from selfpos.storage.locate import without_folders
 
 
 class EvaluationSettings(Settings):
@@ -109,9 +111,7 @@ class Recipe(Settings):
 
     def as_yaml(self) -> str:
         """The fields that were given, as YAML text."""
-        import yaml
-
-        return str(yaml.safe_dump(self.model_dump(mode="json", exclude_unset=True), sort_keys=False))
+        return _yaml(self.model_dump(mode="json", exclude_unset=True))
 
     @property
     def joints(self) -> dict[str, JointSettings]:
@@ -207,3 +207,14 @@ def load_recipe(path: str | Path) -> Recipe:
         SelfposError: Naming each wrong field, and the nearest right name.
     """
     return load_settings(Path(path), Recipe)
+
+
+def recipe_for_others(file: Path) -> str:
+    """The recipe in `file` as YAML text, of paths that are not relative the last part only."""
+    return _yaml(without_folders(parse_yaml(read_text(file))))
+
+
+def _yaml(data: Any) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfpos.comparison.tables import differences_grid, how
 from selfpos.errors import OperationError, printable_page
+from selfpos.recipe.recipe import recipe_for_others
 from selfpos.report import figures
 from selfpos.report.answer import findings
 from selfpos.report.results import RunResults, Search, make_table, read_results
@@ -74,7 +75,7 @@ def write_report(
         findings=findings(results),
         coefficients=_coefficients(results),
         pictures=pictures,
-        recipe=without_folders(folder.recipe.read_text(encoding="utf-8")),
+        recipe=recipe_for_others(folder.recipe),
         versions={"selfpos": __version__, **{name: version(name) for name in LIBRARIES}},
         sections=[file.read_text(encoding="utf-8") for file in folder.sections],
     )

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from selfpos.errors import OperationError, SelfposError, first_line
 from selfpos.storage.file_kinds import EXPORT_FOLDERS, TEXT_ENDINGS, model_files, with_safetensors
@@ -19,9 +20,8 @@ HUB_FILES = [f"*{ending}" for ending in (".safetensors", ".py", "_linear.pt", *s
 """What is fetched: Python code to be copied where that is allowed, heads to be spoken of. None of it runs."""
 HUB_LEFT_OUT = [pattern for folder in sorted(EXPORT_FOLDERS) for pattern in (f"{folder}/*", f"*/{folder}/*")]
 
-ABSOLUTE = re.compile(
-    r"""(?<![…\w./:*\\-])(?:~|[A-Za-z]:)?[/\\](?=[^\s/])(?:[^\n'",\]}]*[/\\])?([^\n'",\]}/\\]*)"""
-)
+ABSOLUTE = re.compile(r"([\w.-]+=)?(?:~|[A-Za-z]:)?[/\\](?:.*[/\\])?([^/\\]+)[/\\]?")
+"""A path that is not relative, perhaps after `TYPE=`, and its last part."""
 
 
 def locate_model(name: str, *, pickles: bool = False) -> Path:
@@ -131,9 +131,16 @@ def hub_snapshot(folder: Path) -> dict[str, str]:
     return {"repo": parts[-3].removeprefix("models--").replace("--", "/"), "revision": parts[-1]}
 
 
-def without_folders(text: str) -> str:
-    """`text` with only the last part of every path that is not relative: others need not know the rest."""
-    return ABSOLUTE.sub(r"…/\1", text)
+def without_folders(value: Any) -> Any:
+    """`value` with only the last part of every text that is a path and not relative, also in lists and
+    mappings: others need not know the rest.
+    """
+    if isinstance(value, dict):
+        return {name: without_folders(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [without_folders(inner) for inner in value]
+    path = ABSOLUTE.fullmatch(value) if isinstance(value, str) else None
+    return f"{path[1] or ''}…/{path[2]}" if path else value
 
 
 def display_name(folder: Path) -> str:

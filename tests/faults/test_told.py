@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from selfpos.errors import printable_page
 from selfpos.operations import merge
+from selfpos.recipe.recipe import recipe_for_others
 from selfpos.storage import model_folder
 from selfpos.storage.locate import without_folders
 from selfpos.storage.model_folder import open_model
@@ -18,19 +20,35 @@ from selfpos.storage.tensor_file import TensorFileWriter, read_header
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("value", "shown"),
     [
-        ("base: /home/me/a b/base\nseed: 1", "base: …/base\nseed: 1"),
-        ("data: ~/d/sts.jsonl", "data: …/sts.jsonl"),
-        ("data: …/sts.jsonl", "data: …/sts.jsonl"),
-        ("['C:\\\\me\\\\x.json', '/a/b']", "['…/x.json', '…/b']"),
+        ("/home/me/a b/base", "…/base"),
+        ("~/d/sts.jsonl", "…/sts.jsonl"),
+        ("sts=/d/sts.jsonl", "sts=…/sts.jsonl"),
+        (["C:\\me\\x.json", "/a/b/", {"data": "/a/c"}], ["…/x.json", "…/b", {"data": "…/c"}]),
         ("https://huggingface.co/a/b", "https://huggingface.co/a/b"),
-        ("hub:a/b ./x/y ../x or a / b", "hub:a/b ./x/y ../x or a / b"),
-        ("exclude: '*/embeddings*'", "exclude: '*/embeddings*'"),
+        ("hub:a/b", "hub:a/b"),
+        ("../x", "../x"),
+        ("*/embeddings*", "*/embeddings*"),
+        ("good (and /or) bad", "good (and /or) bad"),
+        ("Frage: über\nAntwort: ", "Frage: über\nAntwort: "),
     ],
 )
-def test_only_the_end_of_a_path_is_told(text: str, told: str) -> None:
-    assert without_folders(text) == told
+def test_only_the_end_of_a_path_is_shown(value: object, shown: object) -> None:
+    assert without_folders(value) == shown
+
+
+def test_a_recipe_for_others_says_the_same_but_for_paths(tmp_path: Path) -> None:
+    prompts = {"query": "为这个句子生成表示：", "document": "a\tb\nAntwort: /or "}
+    recipe = {
+        "name": "x",
+        "base": "/home/me/base",
+        "tasks": {"a": {"prompts": prompts, "data": ["/d/a.csv"]}},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    text = recipe_for_others(tmp_path / "recipe.yaml")
+    tasks = {"a": {"prompts": prompts, "data": ["…/a.csv"]}}
+    assert yaml.safe_load(text) == {"name": "x", "base": "…/base", "tasks": tasks} and "为这个" in text
 
 
 def test_a_page_keeps_its_lines() -> None:
