@@ -15,7 +15,7 @@ from typing import NoReturn
 import click
 
 from selfpos.errors import OperationError, SelfposError, nearest, told
-from selfpos.signals import ending_signals
+from selfpos.signals import ending_signals, ignore_ending_signals
 from selfpos.version import __version__
 
 # verb → (module below selfpos, one line for `selfpos --help`). A verb's module is imported only when it is
@@ -93,14 +93,24 @@ def main() -> None:
     Exit status: 0 done, 1 something outside failed, 2 a mistake in what was asked, 130 stopped by Ctrl-C, 143
     by SIGTERM, 129 by SIGHUP.
     """
-    with ending_signals() as received:
-        try:
-            _carry_out(sys.argv[1:])
-        except (click.Abort, KeyboardInterrupt) as error:
-            # click raises its own from the interrupt; empty where nothing was kept
-            kept = str(error.__cause__ or error)
-            by = f" by {signal.Signals(received[0]).name}" if received else ""
-            _end(f"stopped{by}{kept and '; '}{kept}", 128 + (received[0] if received else signal.SIGINT))
+    received: list[int] = []
+    try:
+        with ending_signals() as received:
+            _until_stopped(received)
+    finally:
+        if received:
+            ignore_ending_signals()
+
+
+def _until_stopped(received: list[int]) -> None:
+    """Do what the command line says, until it is done or an interrupt comes, of a signal in `received`."""
+    try:
+        _carry_out(sys.argv[1:])
+    except (click.Abort, KeyboardInterrupt) as error:
+        # click raises its own from the interrupt; empty where nothing was kept
+        kept = str(error.__cause__ or error)
+        by = f" by {signal.Signals(received[0]).name}" if received else ""
+        _end(f"stopped{by}{kept and '; '}{kept}", 128 + (received[0] if received else signal.SIGINT))
 
 
 def _carry_out(words: list[str]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import selfpos.processes as processes
 from selfpos.console import log, quiet_libraries
-from selfpos.data.probe import ProbeTask, hold_out
+from selfpos.data.probe import ProbeTask, hold_out, probe_size
 from selfpos.data.report import describe_data, report_lines
 from selfpos.data.sources import hash_records, load_task
 from selfpos.data.texts import read_texts
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 
 Sources = Sequence[str | Path]
-PROBE = 256
-"""Records of a task that are held out for Self Positioning where there is enough data."""
 
 
 def finetune(
@@ -54,7 +52,7 @@ def finetune(
     settings: TrainingSettings,
     *,
     model_type: str | None = None,
-    probe: int | None = None,
+    probe: int = 256,
     seed: int = 0,
     say: Callable[[str], object] = print,
 ) -> TrainingResult:
@@ -66,8 +64,8 @@ def finetune(
         out: the folder to write; it must not exist.
         settings: how to train.
         model_type: `sentence-transformer` or `cross-encoder`; what the base is when absent.
-        probe: records held out of the training data, which `probe_of` draws again: 256 when absent, but at
-            most a quarter of the data. More than half of it are not, but a quarter.
+        probe: records held out of the training data, which `probe_of` draws again; a quarter of the data
+            where it is more than half of it.
         seed: of all random choices.
         say: called with each line about the data.
 
@@ -113,7 +111,7 @@ def check_finetune(
     settings: TrainingSettings,
     *,
     model_type: str | None = None,
-    probe: int | None = None,
+    probe: int = 256,
     seed: int = 0,
     say: Callable[[str], object] = print,
 ) -> None:
@@ -143,7 +141,7 @@ def _prepared(
     settings: TrainingSettings,
     *,
     model_type: str | None,
-    probe: int | None,
+    probe: int,
     seed: int,
     say: Callable[[str], object],
 ) -> tuple[Path, TaskType, LoadedSource, dict[str, Any], Dataset, Dataset]:
@@ -170,24 +168,13 @@ def _prepared(
     report = describe_data(loaded, task_type, folder)
     for line in report_lines(report):
         say(line)
-    count = _probe_count(probe, len(loaded.dataset), say)
+    count = probe_size(probe, len(loaded.dataset))
+    if count < probe:
+        say(f"probe: {count} of {len(loaded.dataset)} records are held out, for {probe} are more than half")
     training, held_out = hold_out(loaded.dataset, count, seed)
     if count:
         _check_probe(task_type, held_out)
     return folder, task_type, loaded, report, training, held_out
-
-
-def _probe_count(probe: int | None, records: int, say: Callable[[str], object]) -> int:
-    """How many of so many records are held out where `probe` are wanted."""
-    quarter = max(1, records // 4)
-    if probe is None:
-        return min(PROBE, quarter)
-    if probe <= records // 2:
-        return probe
-    say(
-        f"probe: {quarter} records are held out, a quarter of the data, for {probe} of {records} are too many"
-    )
-    return quarter
 
 
 def _check_probe(task_type: TaskType, records: Dataset) -> None:

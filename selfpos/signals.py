@@ -20,8 +20,7 @@ SAME_SIGNAL_SECONDS = 5.0
 def ending_signals() -> Iterator[list[int]]:
     """A block in which SIGTERM and SIGHUP do what Ctrl-C does; yields those that came.
 
-    A signal that is ignored, as under nohup, stays so. After one came all are ignored: the process ends, and
-    the second of two would take its exit status away.
+    A signal that is ignored, as under nohup, stays so.
     """
     received: list[int] = []
     last = -SAME_SIGNAL_SECONDS
@@ -51,7 +50,13 @@ def ending_signals() -> Iterator[list[int]]:
         yield received
     finally:
         for number, handler in before.items():
-            signal.signal(number, signal.SIG_IGN if received else handler)
+            signal.signal(number, handler)
+
+
+def ignore_ending_signals() -> None:
+    """Ignore further ones: the process ends, and the second of two would take its exit status away."""
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _silence_lost_terminal() -> None:

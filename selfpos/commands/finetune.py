@@ -95,7 +95,9 @@ SIDES = {"query": "query", **dict.fromkeys(("document", "passage", "corpus"), "d
 @click.option(
     "--probe",
     type=click.IntRange(min=0),
-    help="Records held out for Self Positioning; 0 for none. [default: 256, at most a quarter]",
+    default=256,
+    show_default=True,
+    help="Records held out for Self Positioning; 0 for none. More than half of the data become a quarter.",
 )
 @ALLOW_PICKLE
 @click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True)
@@ -114,7 +116,7 @@ def command(
     mine: int | None,
     lora: int | None,
     validate: str | None,
-    probe: int | None,
+    probe: int,
     seed: int,
     dry_run: bool,
     allow_pickle: bool,

@@ -55,6 +55,11 @@ class ProbeTask:
         )
 
 
+def probe_size(count: int, records: int) -> int:
+    """`count`, or a quarter where that is more than half of so many records."""
+    return count if count <= records // 2 else max(2, records // 4)
+
+
 def hold_out(dataset: Dataset, count: int, seed: int | str) -> tuple[Dataset, Dataset]:
     """Split records into those to train on and the probe.
 

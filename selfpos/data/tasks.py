@@ -96,9 +96,10 @@ def split_tasks(
 ) -> dict[str, TaskData]:
     """Hold each task's part of the probe set out of its records, which `inspect` may first make fewer.
 
-    Where the recipe does not say how many, a small task gives a quarter of its records.
+    Where the recipe does not say how many, a small task gives a quarter of its records, unless nothing is
+    trained on those that the probe is drawn from.
     """
-    from selfpos.data.probe import hold_out
+    from selfpos.data.probe import hold_out, probe_size
 
     counts = recipe.probe.counts(recipe.tasks)
     asked = bool({"per_task", "ratio"} & recipe.probe.model_fields_set)
@@ -109,13 +110,11 @@ def split_tasks(
             task = replace(task, training=inspect(name, task.type, task.training), probe=probe)
         records = (task.probe or task.training).dataset
         count = counts[name]
-        if not asked and count > len(records) // 2:
-            count = max(2, len(records) // 4)
+        if task.probe is None and not asked and (size := probe_size(count, len(records))) < count:
+            count = size
             log.warning(
                 "task %s: the probe takes %d of its %d records (see probe.per_task)",
-                name,
-                count,
-                len(records),
+                *(name, count, len(records)),
             )
         try:
             rest, probe_records = hold_out(records, count, recipe.seed)

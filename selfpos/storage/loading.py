@@ -53,10 +53,14 @@ def _check_number(file: Path, setting: str, value: Any) -> None:
 @contextmanager
 def loading(folder: Path) -> Iterator[None]:
     """A block in which the library loads the model in `folder`. Raises SelfposError where it fails: what it
-    raises on strangers' files has no bounds.
+    raises on strangers' files has no bounds. Too little memory is no fault of the model, and goes through.
     """
+    import torch
+
     try:
         yield
+    except (SelfposError, MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:
         raise SelfposError(
             f"{folder} does not load as a sentence-transformers model: {type(error).__name__}: "

@@ -33,6 +33,18 @@ def test_a_small_task_gives_a_quarter_where_nothing_else_is_said(
     assert "task pairs: the probe takes 37 of its 150 records" in caplog.text
 
 
+def test_a_probe_of_records_that_nothing_is_trained_on_takes_all_that_it_may(tmp_path: Path) -> None:
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    for split, count in (("train", 150), ("validation", 300)):
+        rows = [{"question": f"{split} {n}", "answer": f"answer {split} {n}"} for n in range(count)]
+        write_lines(folder / f"{split}.jsonl", rows)
+    small = recipe(tmp_path, split="validation")
+    task = small.tasks["pairs"].model_copy(update={"data": str(folder)})
+    found = load_tasks(small.model_copy(update={"tasks": {"pairs": task}}), None)["pairs"]
+    assert (len(found.probe), len(found.training)) == (256, 150)
+
+
 def test_a_number_that_is_asked_for_is_taken_or_refused_by_its_name(tmp_path: Path) -> None:
     found = load_tasks(recipe(tmp_path, per_task=100), None)["pairs"]
     assert (len(found.probe), len(found.training)) == (100, 50)

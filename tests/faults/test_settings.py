@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from selfpos.commands.merge import _parse
 from selfpos.commands.options import read_sources
@@ -17,6 +18,7 @@ from selfpos.errors import SelfposError, told
 from selfpos.evaluation.load import load_model
 from selfpos.mergekit.recipe import translate_recipes
 from selfpos.publishing.plan import plan_push
+from selfpos.storage.loading import loading
 from selfpos.storage.model_folder import open_model
 from selfpos.training.models import check_base
 
@@ -119,3 +121,12 @@ def test_a_push_without_safetensors_says_why(tiny_base: Path, tmp_path: Path) ->
 def test_a_sentence_is_one_line_of_bounded_length() -> None:
     assert told("a\nb " + "x" * 10_000 + " end") == f"a\\nb {'x' * 200}…{'x' * 100} end"
     assert len(told("word " * 100_000)) < 5000 and told("größe [x]") == "größe [x]"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), SelfposError("x")]
+)
+def test_too_little_memory_is_no_fault_of_the_model(error: Exception, tmp_path: Path) -> None:
+    with pytest.raises(type(error)) as raised, loading(tmp_path):
+        raise error
+    assert raised.value is error

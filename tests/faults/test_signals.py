@@ -76,13 +76,15 @@ def test_a_merge_keeps_what_is_finished(
     assert not out.exists() and list(tmp_path.glob(".out.tmp-*")) and not list(tmp_path.glob("*.lock"))
 
 
-def test_a_second_signal_at_the_end_does_not_change_the_status() -> None:
-    code = (
-        "import os, signal; from selfpos.signals import ending_signals\n"
-        "try:\n with ending_signals(): os.kill(os.getpid(), signal.SIGHUP)\n"
-        "except KeyboardInterrupt: os.kill(os.getpid(), signal.SIGHUP); os._exit(42)\n"
+def test_a_second_signal_at_the_end_does_not_change_the_status(tmp_path: Path) -> None:
+    struck = (
+        "import atexit\n"
+        "def struck(**_):\n"
+        "    atexit.register(lambda: signal.raise_signal(signal.SIGHUP))\n"
+        "    signal.raise_signal(signal.SIGHUP)\n"
     )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 42
+    done = own_process(**starting(tmp_path, struck))
+    assert (done.returncode, done.stderr) == (129, "selfpos: stopped by SIGHUP\n")
 
 
 def test_one_that_comes_while_a_refusal_is_written_ends_the_work_in_one_sentence(tmp_path: Path) -> None:
@@ -137,5 +139,4 @@ def test_a_training_keeps_the_step_it_comes_in(
     ):
         run(tiny_base, tmp_path / "out", "sts", settings=settings)
     assert received[0] == signal.SIGTERM
-    for number, handler in before.items():
-        assert signal.signal(number, handler) == signal.SIG_IGN
+    assert {number: signal.getsignal(number) for number in STATUS} == before
