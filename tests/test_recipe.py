@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from selfpos.errors import SelfposError
-from selfpos.recipe import PositioningSettings, ProbeSettings, Recipe, load_recipe, validate
+from selfpos.recipe import PositioningSettings, ProbeSettings, Recipe, RetainSettings, load_recipe, validate
 
 GOOD = {
     "name": "r",
@@ -25,6 +25,12 @@ def faults(change: dict) -> str:
 )
 def test_shipped_recipes_are_valid_and_named_as_their_file(file: Path) -> None:
     assert load_recipe(file).name == file.stem
+
+
+@pytest.mark.parametrize("rule", [{}, {"keep": 0.9}, {"alpha": 0.5}, {"promise": "none-worse"}])
+def test_settings_to_retain_are_loaded_again_from_what_was_dumped(rule: dict[str, object]) -> None:
+    settings = validate(RetainSettings, rule, "given")
+    assert validate(RetainSettings, settings.model_dump(mode="json"), "dumped") == settings
 
 
 @pytest.mark.parametrize(

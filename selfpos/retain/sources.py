@@ -58,7 +58,7 @@ def read_sides(
             "--index base needs a domain of questions and documents (a task type such as retrieval), and no "
             "domain task has them; give such records with --domain"
         )
-    return judged_tasks(domain, apart(domain, general, say), settings.seed)
+    return judged_tasks(domain, apart(domain, general, say), settings.seed or 0)
 
 
 def _check_count(source: str, task: ProbeTask) -> None:
@@ -90,7 +90,7 @@ def read_side(
     tasks: dict[str, ProbeTask] = {}
     for word in words:
         source = mteb_source(word, settings.data_dir)
-        found = _read(side, source or word, base, settings.seed, say)
+        found = _read(side, source or word, base, settings.seed or 0, say)
         for kept, task in found.items():
             name = word if source else kept
             number = 1 + sum(taken.partition("#")[0] == name for taken in tasks)
