@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 RECIPES = (".yaml", ".yml")
 WORDS = (
-    "Each SOURCE is a recipe (its tasks are taken) or TYPE=DATA: a type of `selfpos tasks`, and data as for "
-    "finetune."
+    "Each SOURCE is a recipe, or a name of `selfpos recipes` (its tasks are taken), or TYPE=DATA: a type of "
+    "`selfpos tasks`, and data as for finetune."
 )
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -199,6 +199,7 @@ def read_sources(words: Sequence[str]) -> tuple[dict[str, TaskSource], Recipe | 
     Raises SelfposError for a word that is neither, an unknown type, and when there is no word.
     """
     from selfpos.recipe import TaskSource, load_recipe
+    from selfpos.recipe.shipped import shipped_recipes
     from selfpos.tasks import get_task
 
     if not words:
@@ -206,14 +207,15 @@ def read_sources(words: Sequence[str]) -> tuple[dict[str, TaskSource], Recipe | 
     sources: dict[str, TaskSource] = {}
     recipe = None
     for word in words:
-        if word.endswith(RECIPES):
-            recipe = load_recipe(Path(word))
+        if word.endswith(RECIPES) or word in shipped_recipes():
+            recipe = load_recipe(word)
             named = dict(recipe.tasks)
         else:
             kind, equals, data = word.partition("=")
             if not (kind and equals and data):
                 raise SelfposError(
-                    f"'{word}' is no recipe (a .yaml file) and not TYPE=DATA, such as sts=stsb/train.jsonl"
+                    f"'{word}' is no recipe (a .yaml file, or one of `selfpos recipes`) and not TYPE=DATA, "
+                    "such as sts=stsb/train.jsonl"
                 )
             named = {_name(data): TaskSource(type=get_task(kind).name, data=data)}
         for name, source in named.items():
