@@ -47,9 +47,12 @@ def command(base: str, tuned: tuple[str, ...], out: Path, **options: Any) -> Non
     from selfpos.console import quiet_process, table_text
     from selfpos.recipe import validate
     from selfpos.retain.story import index_rows, rows, sentences
-    from selfpos.retaining import retain
+    from selfpos.retaining import front_files, retain
+    from selfpos.storage.atomic import refuse_existing
 
     quiet_process()
+    for path in front_files(out):
+        refuse_existing(path)
     chosen = {
         name: list(value) if isinstance(value, tuple) else value for name, value in given(options).items()
     }
