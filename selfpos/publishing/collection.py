@@ -70,7 +70,7 @@ def plan_collection(
     Nothing is sent. `licence` and `replace` hold for all models. The probe set is that of the model's run, or
     in the folder `probe`; it is published only under a `probe_licence`, since its records are other people's
     texts. Raises SelfposError where `model` is no merged model with parents on record, or `probe_licence` is
-    none that the Hub knows.
+    no licence's identifier.
     """
     card = build_card(model, repo=repo, results=results, licence=licence, overlap=overlap, lookup=hub_licence)
     facts = card.facts
