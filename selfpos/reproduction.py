@@ -16,6 +16,8 @@ from selfpos.storage.file_kinds import MANIFEST
 from selfpos.storage.hashing import compare_models, content_hash
 from selfpos.storage.locate import DEFAULT_MODEL, locate_model
 from selfpos.storage.manifest import read_manifest
+from selfpos.storage.model_folder import refuse_pickles
+from selfpos.storage.pickles import without_pickles
 
 if TYPE_CHECKING:
     from selfpos.data.probe import ProbeTask
@@ -53,11 +55,13 @@ def reproduce(
     *,
     parents: Mapping[str, Path] | None = None,
     probe: Path | None = None,
+    allow_pickle: bool = False,
 ) -> Reproduction:
     """Repeat the merge that made `model`, a local folder or a Hub id (`USER/NAME[@REVISION]`), and compare.
 
     Base and parents come from `parents` (name → folder), the Hub at the recorded commits, or the recorded
-    folders, and must have the recorded content hashes. Learned coefficients are taken as recorded; statistics
+    folders, and must have the recorded content hashes; with `allow_pickle`, pickled weights are read as the
+    merge read them, their tensors only. Learned coefficients are taken as recorded; statistics
     are gathered again on `probe`, or on `probe` beside the model or its folder, or on what the specialists
     held out. `out` keeps the new model. Raises SelfposError where `model` is not a merge of this package, or
     a parent or the probe set is missing or another; OperationError where the Hub fails.
@@ -78,7 +82,7 @@ def reproduce(
     for name in given:
         if name not in {parent.name for parent in family}:
             raise unknown("parent", name, {parent.name for parent in family})
-    base, *sources = (_locate(parent, model, given) for parent in family)
+    base, *sources = (_locate(parent, model, given, allow_pickle) for parent in family)
     names = [parent.name for parent in family[1:]]
     options = MergeOptions.from_record(record)
     notes = _settle_device(options)
@@ -128,12 +132,13 @@ def _settle_device(options: dict[str, Any]) -> list[str]:
     return []
 
 
-def _locate(parent: Parent, model: str, given: Mapping[str, Path]) -> Path:
+def _locate(parent: Parent, model: str, given: Mapping[str, Path], allow_pickle: bool) -> Path:
     """The folder of one of the models that were merged, its content checked against the recorded hash."""
     if parent.name in given:
-        folder = locate_model(str(given[parent.name]))
+        folder = locate_model(str(given[parent.name]), pickles=allow_pickle)
     elif parent.repo and (parent.revision or parent.repo.endswith(f"/{DEFAULT_MODEL}")):
-        folder = locate_model(f"{parent.repo}@{parent.revision}" if parent.revision else parent.repo)
+        name = f"{parent.repo}@{parent.revision}" if parent.revision else parent.repo
+        folder = locate_model(name, pickles=allow_pickle)
     elif parent.folder is not None:
         folder = parent.folder
     else:
@@ -141,6 +146,9 @@ def _locate(parent: Parent, model: str, given: Mapping[str, Path]) -> Path:
             f"{model} was merged from {parent.name}, which is neither here nor on the Hub; name its folder "
             f"with --parent {parent.name}=FOLDER"
         )
+    if allow_pickle:
+        folder = without_pickles(folder)
+    refuse_pickles(folder)
     digest = content_hash(folder)
     if parent.hash and digest != parent.hash:
         raise SelfposError(

@@ -44,7 +44,8 @@ def retain(
     Args:
         base: the base model: a folder or a name on the Hub.
         tuned: models fine-tuned from it on one domain: one, or several runs or checkpoints.
-        out: the folder to write; it must not exist. Beside it come `OUT.front.json` and `OUT.front.png`.
+        out: the folder to write; it must not exist. Beside it come `OUT.front.json` and `OUT.front.png`, in
+            place of those of an earlier model.
         settings: both sides, promise, space and index.
         say: called with lines about the data.
         options: the fields of `selfpos.recipe.MergeOptions` without weights and params.
@@ -60,8 +61,7 @@ def retain(
     from selfpos.retain.sources import read_sides
 
     out = Path(out)
-    for path in (out, *front_files(out)):
-        refuse_existing(path)
+    refuse_existing(out)
     folder, sources = located(base, tuned)
     planned = plan(folder, sources, "linear", out, **options)
     check_family(planned.base, sources)

@@ -17,7 +17,7 @@ import yaml
 
 from selfpos import cli
 from selfpos.cli import VERBS
-from selfpos.errors import stopped
+from selfpos.errors import SelfposError, stopped
 from selfpos.recipe.shipped import find_recipe
 from tests.conftest import make_tiny_model
 from tests.helpers.command import ROOT, CommandLine, Done, own_process, said
@@ -381,3 +381,20 @@ def test_the_recipes_of_the_package_are_listed_shown_and_found_by_name(
     (tmp_path / "retain").rmdir()
     (tmp_path / "retain").write_text("name: mine\n")
     assert find_recipe(Path("retain")) == Path("retain")
+
+
+def test_every_verb_that_reads_recipes_finds_those_of_the_package_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selfpos.analysis.study import _open_study
+    from selfpos.commands.options import read_sources
+    from selfpos.recipe import AnalysisSettings, load_recipe
+
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("english")
+    assert recipe.name == "english"
+    sources, whole = read_sources(["english"])
+    assert whole == recipe and sources == recipe.tasks
+    assert _open_study(Path("english"), AnalysisSettings(), None, None).recipe == recipe
+    with pytest.raises(SelfposError, match="did you mean 'english'"):
+        load_recipe("englsh")

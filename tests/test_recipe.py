@@ -1,11 +1,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
 from selfpos.errors import SelfposError
-from selfpos.recipe import PositioningSettings, ProbeSettings, Recipe, load_recipe, validate
+from selfpos.recipe import (
+    PositioningSettings,
+    ProbeSettings,
+    Recipe,
+    RetainSettings,
+    Settings,
+    load_recipe,
+    validate,
+)
 
 GOOD = {
     "name": "r",
@@ -25,6 +34,24 @@ def faults(change: dict) -> str:
 )
 def test_shipped_recipes_are_valid_and_named_as_their_file(file: Path) -> None:
     assert load_recipe(file).name == file.stem
+
+
+def test_bounds_go_by_the_types_of_a_field_and_not_by_their_names() -> None:
+    class Place(Settings):
+        where: Literal["Anywhere"] | int = 0
+        free: dict[str, Any] | None = None
+        strict: bool | None = None
+
+    for value in (10**13, True):
+        with pytest.raises(SelfposError, match="expected a number"):
+            validate(Place, {"where": value}, "place")
+    assert validate(Place, {"free": {"a": 10**13, "b": True}, "strict": True}, "place").strict is True
+
+
+@pytest.mark.parametrize("rule", [{}, {"keep": 0.9}, {"alpha": 0.5}, {"promise": "none-worse"}])
+def test_settings_to_retain_are_loaded_again_from_what_was_dumped(rule: dict[str, object]) -> None:
+    settings = validate(RetainSettings, rule, "given")
+    assert validate(RetainSettings, settings.model_dump(mode="json"), "dumped") == settings
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from selfpos.console import log_to, progress, quiet_libraries
 from selfpos.errors import SelfposError, unknown
 from selfpos.jobs.job import Job, execute, locked
 from selfpos.recipe import AnalysisSettings, Recipe, load_recipe
+from selfpos.recipe.shipped import shipped_recipes
 from selfpos.storage.atomic import write_text
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.locate import locate_model
@@ -48,7 +49,7 @@ def analyse(
     Measurements of an earlier start are kept. Memory: one model, one backward pass and `settings.memory` GiB.
 
     Args:
-        target: a run folder, or a recipe of which only the base can be measured.
+        target: a run folder, or a recipe (as `load_recipe` finds it) of which only the base can be measured.
         settings: what is measured, and on how many batches.
         out: `<run>/analysis` when absent, or `checkpoints/<recipe>-analysis`.
         data_root: as for `run_recipe`, where training records are read.
@@ -77,7 +78,7 @@ def _open_study(target: Path, settings: AnalysisSettings, out: Path | None, data
             )
         folder = RunFolder(out or target / "analysis")
         return Study(load_recipe(run.recipe), run, folder, settings, data_root)
-    if not target.is_file():
+    if not target.is_file() and str(target) not in shipped_recipes():
         raise SelfposError(f"there is no run folder and no recipe {target}")
     recipe = load_recipe(target)
     folder = RunFolder(out or Path("checkpoints") / f"{recipe.name}-analysis")

@@ -12,8 +12,7 @@ from selfpos.recipe.recipe import AnalysisSettings
 
 
 @click.command(
-    "analyse",
-    epilog=examples("analyse checkpoints/quickstart", "analyse recipes/english.yaml --out analysis.json"),
+    "analyse", epilog=examples("analyse checkpoints/quickstart", "analyse english --out analysis.json")
 )
 @click.argument("target", type=PATH)
 @click.option(
@@ -27,7 +26,7 @@ from selfpos.recipe.recipe import AnalysisSettings
 )
 @options_of(AnalysisSettings, "records", "batches", "batch_size", "memory", "arms", "arm_steps")
 def command(target: Path, out: Path | None, data_root: Path | None, **values: Any) -> None:
-    """Measure what drives tasks apart in TARGET, a run's folder or a recipe.
+    """Measure what drives tasks apart in TARGET: a run's folder, a recipe, or a name of `selfpos recipes`.
 
     Measured are the cosines of the tasks' gradients, and lengths and angles of the task vectors. The run's
     report includes the result.

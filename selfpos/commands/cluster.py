@@ -12,7 +12,7 @@ from selfpos.commands.options import PATH, WORDS, examples
 @click.command(
     "cluster",
     epilog=examples(
-        "cluster recipes/english.yaml",
+        "cluster english",
         "cluster sts=pairs.jsonl retrieval=questions.jsonl --out recipes/clustered",
         before=WORDS,
     ),

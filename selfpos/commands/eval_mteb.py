@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import click
 from selfpos.commands.options import ALLOW_PICKLE, PATH, ManyValues, examples, split_names, without_pickles
 
 if TYPE_CHECKING:
+    from selfpos.errors import SelfposError
     from selfpos.scores.files import TaskScore
 
 SELECTION = (
@@ -140,65 +142,92 @@ def command(
     selection["names"] = split_names(tasks)
     out = out or Path("checkpoints") / "scores"
     options: dict[str, Any] = {
-        "batch_size": batch_size, "cache": None if no_cache else cache or out / "cache",
-        "announce": _announcer(),
-    }  # fmt: skip
+        "batch_size": batch_size,
+        "cache": None if no_cache else cache or out / "cache",
+    }
     if ray is not None:
         options |= {"address": ray, "cpus": ray_cpus, "gpus": ray_gpus}
-    scores = {
-        model: _scores(folder, selection, out, name=name or model, **options)
-        for model, folder in folders.items()
-    }
-    click.echo(table_text(*_table(scores)))
+    scores, failures = _scores(folders, selection, out, name=name, **options)
+    if any(scores.values()):
+        click.echo(table_text(*_table(scores)))
     if lacking := [
         f"{task} of {model}"
         for model, row in scores.items()
         for task, score in row.items()
         if not isfinite(score.main_score)
     ]:
-        raise OperationError(
-            f"{', '.join(lacking)}: mteb computed no score (NaN); see that the gold values of the data "
-            "differ, and that the model tells texts apart"
+        failures.append(
+            OperationError(
+                f"{', '.join(lacking)}: mteb computed no score (NaN); see that the gold values of the data "
+                "differ, and that the model tells texts apart"
+            )
         )
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise OperationError("; ".join(map(str, failures)))
 
 
-def _scores(folder: Path, selection: dict[str, Any], out: Path, **options: Any) -> dict[str, TaskScore]:
-    """The scores of the model in `folder`, here or on a Ray cluster."""
-    from selfpos.errors import keeping
-    from selfpos.evaluation import evaluate, select_tasks
+def _scores(
+    folders: Mapping[str, Path], selection: dict[str, Any], out: Path, *, name: str | None, **options: Any
+) -> tuple[dict[str, dict[str, TaskScore]], list[SelfposError]]:
+    """The scores of each model, and the failures of those that lack some; here or on a Ray cluster.
 
-    with keeping(f"what is finished in {out}"):
-        if "address" not in options:
-            return evaluate(folder, select_tasks(**selection), out, **options)
+    What can be refused for any model is refused before the first is scored.
+    """
+    from selfpos.errors import SelfposError, keeping
+    from selfpos.evaluation import TasksFailedError, evaluate, select_tasks
+    from selfpos.evaluation.run import check_tasks
+
+    score: Callable[..., dict[str, TaskScore]] = evaluate
+    if "address" in options:
         from selfpos.jobs.ray import check_ray
         from selfpos.pipeline.scores_on_ray import evaluate_on_ray
 
         check_ray()
-        return evaluate_on_ray(folder, selection, out, **options)
-
-
-def _announcer() -> Callable[[list[tuple[str, str]]], None]:
-    """Prints what decides the scores, once where it is the same for several models."""
+        score = partial(evaluate_on_ray, selection=selection)
+    tasks = select_tasks(**selection)
+    for folder in folders.values():
+        check_tasks(folder, tasks, out)
+    scores: dict[str, dict[str, TaskScore]] = {}
+    failures: list[SelfposError] = []
     printed: set[tuple[str, str]] = set()
+    with keeping(f"what is finished in {out}"):
+        for model, folder in folders.items():
+            announce = _announcer(printed, model if len(folders) > 1 else "")
+            try:
+                scores[model] = score(folder, tasks, out, name=name or model, announce=announce, **options)
+            except TasksFailedError as error:
+                scores[model] = error.scores
+                failures.append(error)
+            except SelfposError as error:  # the model itself is at fault
+                scores[model] = {}
+                failures.append(error)
+    return scores, failures
+
+
+def _announcer(printed: set[tuple[str, str]], model: str) -> Callable[[list[tuple[str, str]]], None]:
+    """Prints what decides the scores, below the name of `model`, but not what was `printed` before."""
+    heading = [f"{model}:"] if model else []
 
     def announce(rows: list[tuple[str, str]]) -> None:
         for label, text in rows:
             if (label, text) not in printed:
                 printed.add((label, text))
+                if heading:
+                    click.echo(heading.pop(), err=True)
                 click.echo(f"{label + ' ':<12}{text}", err=True)
 
     return announce
 
 
 def _table(scores: dict[str, dict[str, TaskScore]]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: a task a row, with the score of each model."""
+    """Header and rows: a task a row, with the score of each model; a dash where there is none."""
     header = ["task", "type", "metric", *(["score"] if len(scores) == 1 else scores)]
-    by_task: dict[str, list[TaskScore]] = {}
-    for of_model in scores.values():
-        for task, score in of_model.items():
-            by_task.setdefault(task, []).append(score)
+    known = {task: score for of_model in scores.values() for task, score in of_model.items()}
     rows = []
-    for task, row in by_task.items():
-        values = (f"{100 * score.main_score:.2f}" if isfinite(score.main_score) else "–" for score in row)
-        rows.append([task, row[0].type, row[0].metric, *values])
+    for task, known_score in known.items():
+        found = [of_model.get(task) for of_model in scores.values()]
+        values = (f"{100 * one.main_score:.2f}" if one and isfinite(one.main_score) else "–" for one in found)
+        rows.append([task, known_score.type, known_score.metric, *values])
     return header, rows

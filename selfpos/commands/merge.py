@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfpos.commands.merge_recipes import check_recipe, merge_recipes, show
+from selfpos.commands.merge_recipes import merge_recipes, recipes_of, show
 from selfpos.commands.options import (
     ALLOW_PICKLE,
     PATH,
@@ -25,6 +25,7 @@ from selfpos.recipe.merging import MergeOptions
 
 if TYPE_CHECKING:
     from selfpos.data.probe import ProbeTask
+    from selfpos.mergekit import Translation
     from selfpos.positioning.position import Position
     from selfpos.positioning.teaching import Teaching
 
@@ -115,6 +116,7 @@ def command(
     data = {"--probe": probe, "--texts": texts, "--statistics": statistics, "--steps": steps}
     options = given(options) | ({"output": "adapter"} if adapter else {})
     take_from = {"--take-from": options.get("take_from")}
+    recipes: list[tuple[str, Translation]] = []
     if coefficients is not None:
         _refuse(
             {"a recipe": recipe, **says_what, **data, **take_from}, "--coefficients, which says how to merge"
@@ -122,7 +124,7 @@ def command(
     elif recipe is None and not (vectors and method):
         raise SelfposError("say what to merge: --vectors and --method, or a mergekit recipe")
     elif recipe is not None:
-        check_recipe(recipe, {"--base": base, "--vectors": vectors, **says_what})
+        recipes = recipes_of(recipe, {"--base": base, "--vectors": vectors, **says_what})
     if method is not None and method not in [*METHODS, *LEARNED]:
         raise unknown("merging method", method, [*METHODS, *LEARNED])
     if out is None:
@@ -143,8 +145,8 @@ def command(
     if coefficients is not None:
         do, plan = searched_merge.merge_by_coefficients, searched_merge.plan_merge_by_coefficients
         words: tuple[object, ...] = (coefficients, *arguments)
-    elif recipe is not None:
-        merge_recipes(recipe, out, options, dry_run, allow_pickle)
+    elif recipes:
+        merge_recipes(recipes, out, options, dry_run, allow_pickle)
         return
     else:
         values = [_value(weight) for weight in weights]

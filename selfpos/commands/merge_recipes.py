@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from selfpos.commands.options import without_pickles
 from selfpos.errors import SelfposError
 
+if TYPE_CHECKING:
+    from selfpos.mergekit import Translation
+
 
 def merge_recipes(
-    recipe: Path, out: Path, options: dict[str, Any], dry_run: bool, allow_pickle: bool
+    recipes: list[tuple[str, Translation]],
+    out: Path,
+    options: dict[str, Any],
+    dry_run: bool,
+    allow_pickle: bool,
 ) -> None:
-    """Carry out the recipes of a file in order; the results of all but the last do not stay."""
+    """Carry out the recipes of a file, by name, in order; the results of all but the last do not stay."""
     from contextlib import nullcontext
     from tempfile import TemporaryDirectory
 
-    from selfpos.mergekit import translate_recipes
     from selfpos.operations import merge, plan_merge
     from selfpos.storage.atomic import refuse_existing
 
     refuse_existing(out)
-    recipes = translate_recipes(recipe)
     passing = len(recipes) > 1 and not dry_run
     if passing:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -57,13 +62,15 @@ def merge_recipes(
         click.echo(str(out))
 
 
-def check_recipe(recipe: Path, others: dict[str, Any]) -> None:
-    """Refuse a recipe that cannot be carried out, and options that would say the same otherwise."""
+def recipes_of(file: Path, others: dict[str, Any]) -> list[tuple[str, Translation]]:
+    """The recipes of a file by name, in order. Raises SelfposError where one cannot be carried out, and for
+    those of the options `others` that are given: they would say the same otherwise.
+    """
     from selfpos.mergekit import translate_recipes
 
-    if any(others.values()):
-        raise SelfposError(f"{recipe} says what to merge; omit {', '.join(others)}")
-    translate_recipes(recipe)
+    if given := [option for option, value in others.items() if value]:
+        raise SelfposError(f"{file} says what to merge; omit {', '.join(given)}")
+    return translate_recipes(file)
 
 
 def show(rows: list[tuple[str, str]]) -> None:

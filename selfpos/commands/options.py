@@ -6,7 +6,6 @@ import re
 import types
 import typing
 from collections.abc import Callable, Sequence
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
 
 RECIPES = (".yaml", ".yml")
 WORDS = (
-    "Each SOURCE is a recipe (its tasks are taken) or TYPE=DATA: a type of `selfpos tasks`, and data as for "
-    "finetune."
+    "Each SOURCE is a recipe, or a name of `selfpos recipes` (its tasks are taken), or TYPE=DATA: a type of "
+    "`selfpos tasks`, and data as for finetune."
 )
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -198,7 +197,9 @@ def read_sources(words: Sequence[str]) -> tuple[dict[str, TaskSource], Recipe | 
 
     Raises SelfposError for a word that is neither, an unknown type, and when there is no word.
     """
+    from selfpos.data.names import unique_name
     from selfpos.recipe import TaskSource, load_recipe
+    from selfpos.recipe.shipped import shipped_recipes
     from selfpos.tasks import get_task
 
     if not words:
@@ -206,25 +207,24 @@ def read_sources(words: Sequence[str]) -> tuple[dict[str, TaskSource], Recipe | 
     sources: dict[str, TaskSource] = {}
     recipe = None
     for word in words:
-        if word.endswith(RECIPES):
-            recipe = load_recipe(Path(word))
+        if word.endswith(RECIPES) or word in shipped_recipes():
+            recipe = load_recipe(word)
             named = dict(recipe.tasks)
         else:
             kind, equals, data = word.partition("=")
             if not (kind and equals and data):
                 raise SelfposError(
-                    f"'{word}' is no recipe (a .yaml file) and not TYPE=DATA, such as sts=stsb/train.jsonl"
+                    f"'{word}' is no recipe (a .yaml file, or one of `selfpos recipes`) and not TYPE=DATA, "
+                    "such as sts=stsb/train.jsonl"
                 )
             named = {_name(data): TaskSource(type=get_task(kind).name, data=data)}
         for name, source in named.items():
-            others = (f"{name}-{number}" for number in count(2))
-            sources[name if name not in sources else next(o for o in others if o not in sources)] = source
+            sources[unique_name(name, sources)] = source
     return sources, recipe if len(words) == 1 else None
 
 
 def _name(data: str) -> str:
-    """What to call the data, as tasks may be called: the last part of its path that is not a split's."""
-    parts = [part for part in data.partition("@")[0].replace(":", "/").split("/") if part]
-    stem = parts[-1].partition(".")[0]
-    name = parts[-2] if stem in ("train", "test", "validation", "dev") and len(parts) > 1 else stem
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:100] or "data"
+    """What to call the data, as tasks may be called."""
+    from selfpos.data.names import source_name
+
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", source_name(data)).strip("-._")[:100] or "data"

@@ -14,7 +14,7 @@ from selfpos.commands.options import PATH, WORDS, ManyValues, examples, split_na
     "overlap",
     cls=ManyValues,
     epilog=examples(
-        "overlap recipes/english.yaml --tasks STSBenchmark",
+        "overlap english --tasks STSBenchmark",
         "overlap sts=pairs.jsonl --tasks STSBenchmark --remove clean",
         before=WORDS,
     ),

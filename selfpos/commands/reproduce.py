@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from selfpos.commands.options import PATH, examples, named_values
+from selfpos.commands.options import ALLOW_PICKLE, PATH, examples, named_values
 
 
 @click.command(
@@ -26,7 +26,10 @@ from selfpos.commands.options import PATH, examples, named_values
     type=PATH,
     help="Probe set folder, for merges by fisher and regmean [default: beside MODEL, or as held out].",
 )
-def command(model: str, out: Path | None, given: tuple[str, ...], probe: Path | None) -> None:
+@ALLOW_PICKLE
+def command(
+    model: str, out: Path | None, given: tuple[str, ...], probe: Path | None, allow_pickle: bool
+) -> None:
     """Repeat the merge that made MODEL, and say whether the bytes are the same.
 
     MODEL is a folder, or USER/NAME[@REVISION] on the Hub.
@@ -38,7 +41,7 @@ def command(model: str, out: Path | None, given: tuple[str, ...], probe: Path | 
     folders = named_values("--parent", "NAME=FOLDER", given)
     parents = {name: Path(folder) for name, folder in folders.items()}
     quiet_process()
-    result = reproduce(model, out, parents=parents, probe=probe)
+    result = reproduce(model, out, parents=parents, probe=probe, allow_pickle=allow_pickle)
     if not result.identical:
         raise OperationError(str(result))
     click.echo(str(result))

@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from selfpos.commands.options import PATH, ManyValues, examples, given, options_of, say
+from selfpos.commands.options import (
+    ALLOW_PICKLE,
+    PATH,
+    ManyValues,
+    examples,
+    given,
+    options_of,
+    say,
+    without_pickles,
+)
 from selfpos.recipe.merging import MergeOptions
 from selfpos.recipe.retain import RetainSettings
 
@@ -38,7 +47,8 @@ from selfpos.recipe.retain import RetainSettings
     "device",
 )
 @options_of(MergeOptions, "dtype", budget="memory")
-def command(base: str, tuned: tuple[str, ...], out: Path, **options: Any) -> None:
+@ALLOW_PICKLE
+def command(base: str, tuned: tuple[str, ...], out: Path, allow_pickle: bool, **options: Any) -> None:
     """Fine-tune without forgetting: find the front between what TUNED learned from BASE and what it forgot,
     and write the model of the best point that keeps a promise.
 
@@ -47,15 +57,19 @@ def command(base: str, tuned: tuple[str, ...], out: Path, **options: Any) -> Non
     from selfpos.console import quiet_process, table_text
     from selfpos.recipe import validate
     from selfpos.retain.story import index_rows, rows, sentences
-    from selfpos.retaining import retain
+    from selfpos.retaining import front_files, retain
+    from selfpos.storage.atomic import refuse_existing
 
     quiet_process()
+    for path in front_files(out):
+        refuse_existing(path)
     chosen = {
         name: list(value) if isinstance(value, tuple) else value for name, value in given(options).items()
     }
     merging = {name: chosen.pop(name) for name in ("dtype", "budget") if name in chosen}
     settings = validate(RetainSettings, chosen, "selfpos retain")
-    facts = retain(base, tuned, out, settings, say=say, **merging)
+    base, *models = (without_pickles(model, allow_pickle) for model in (base, *tuned))
+    facts = retain(base, models, out, settings, say=say, **merging)
     click.echo(table_text(*rows(facts)))
     if "index" in facts:
         click.echo(table_text(*index_rows(facts)))

@@ -46,11 +46,10 @@ def carry_out(
     from selfpos.console import quiet_process, screen
     from selfpos.errors import keeping
     from selfpos.recipe import load_recipe
-    from selfpos.recipe.shipped import find_recipe
     from selfpos.report.results import score_table
 
     quiet_process()
-    plan = load_recipe(find_recipe(recipe))
+    plan = load_recipe(recipe)
     folder = out or Path("checkpoints") / plan.name
     screen().print(
         f"[bold]{plan.name}[/bold]: {len(plan.tasks)} tasks, {len(plan.merges)} merges, into {folder}"

@@ -37,9 +37,11 @@ class Paired:
 
 @dataclass(frozen=True)
 class Row:
-    """Column → score, standard deviation over several seeds, and difference to the baseline.
+    """One model: column → score (the mean over seeds), standard deviation over seeds (`spread`, of several
+    only), and difference to the baseline. All are in units of the score.
 
-    Columns that were not scored are missing. `worst` is the task with the lowest difference.
+    Columns that were not scored are missing. `borda` is the rank, None where a task was not scored. `worst`
+    is the task with the lowest difference, None for the baseline.
     """
 
     model: str
@@ -53,8 +55,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Tasks with their type and metric, types with their tasks; both, and the two means, are the rows'
-    columns.
+    """`tasks` maps each task to its type and metric, `types` each type to its tasks.
+
+    The columns of the rows are the tasks, the types and the two means. Intervals are of `level`, from `draws`
+    resamples. `notes` say what has no interval.
     """
 
     tasks: Mapping[str, tuple[str, str]]
@@ -78,8 +82,9 @@ def compare(
     """Compare `models` to the one called `baseline`; by default `base` if there is one, else the first.
 
     Intervals of `level` come from `draws` resamples of each task's examples, paired between models; p-values
-    from a sign-flip test, corrected by Holm over the differences on tasks, over those of type means, and over
-    the models for each mean. A mean is given for models that were scored on all of its tasks.
+    from a sign-flip test over the examples, corrected by Holm over the differences on tasks, over those of
+    type means, and over the models for each mean. A mean is given for models that were scored on all of its
+    tasks. `tick` is called with each task's name. Raises SelfposError for no model or an unknown baseline.
     """
     if not models:
         raise SelfposError("there is no model to compare")

@@ -10,6 +10,7 @@ from typing import Any
 from selfpos.errors import SelfposError
 from selfpos.recipe import Recipe, load_recipe
 from selfpos.scores.files import LAST, TaskScore, known_tasks, read_result, read_scores
+from selfpos.storage.file_kinds import ADAPTER, CONFIG, MODULES
 from selfpos.storage.hashing import REVISION_LENGTH, content_hash
 from selfpos.storage.locate import hub_snapshot, locate_model
 from selfpos.storage.run_folder import RunFolder
@@ -50,7 +51,11 @@ def find_models(names: Sequence[str], scores: Path) -> list[Scored]:
 
 
 def _score_folders(folder: Path) -> list[Path]:
-    """`folder` where eval-mteb scored into it, else the folders in it where it did; none for a model."""
+    """`folder` where eval-mteb scored into it, else the folders in it where it did; none for a model, which
+    may have others' results beside its weights.
+    """
+    if any((folder / name).is_file() for name in (MODULES, CONFIG, ADAPTER)):
+        return []
     if (folder / "results").is_dir():
         return [folder]
     return sorted(results.parent for results in folder.glob("*/results") if results.is_dir())

@@ -200,6 +200,7 @@ def how(comparison: Comparison) -> str:
 
 
 def text(comparison: Comparison) -> str:
+    """Both tables for a terminal, and the notes."""
     parts = [terminal(scores_grid(comparison))]
     if len(comparison.rows) > 1:
         parts += [terminal(differences_grid(comparison)), how(comparison)]
@@ -264,5 +265,6 @@ def check_outputs(files: list[Path]) -> None:
 
 
 def write(comparison: Comparison, file: Path) -> None:
+    """Write the comparison to `file`, in place of an old one, in the format of its suffix, one of FORMATS."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, FORMATS[file.suffix](comparison))

@@ -109,8 +109,7 @@ def check_retained(recipe: Recipe, base: Path, data: dict[str, TaskData], data_r
 def retain_settings(recipe: Recipe, merge: MergeSettings, data_root: Path | None) -> RetainSettings:
     """The settings of a merge that retains: the run's seed and data, where it does not say others."""
     settings = merge.retain or RetainSettings()
-    given = settings.model_fields_set
-    seed = settings.seed if "seed" in given else recipe.seed
+    seed = recipe.seed if settings.seed is None else settings.seed
     return settings.model_copy(update={"seed": seed, "data_dir": settings.data_dir or data_root})
 
 

@@ -310,13 +310,11 @@ class _Graph:
         )
 
     def _retain(self, name: str, merge: MergeSettings) -> None:
-        from selfpos.retaining import front_files, retain
+        from selfpos.retaining import retain
 
         settings = retain_settings(self.recipe, merge, self.data_root)
         domain = settings.domain or [str(self.folder.probe)]
         settings = settings.model_copy(update={"domain": domain})
-        for left_over in front_files(self.folder.merged(name)):
-            left_over.unlink(missing_ok=True)
         retain(self.recipe.base, self._vectors(merge), self.folder.merged(name), settings, say=log.info)
 
     def _probe(self) -> dict[str, ProbeTask]:

@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfpos.console import log_to
 from selfpos.errors import SelfposError
@@ -21,15 +21,19 @@ from selfpos.storage.atomic import write_text
 from selfpos.storage.manifest import read_json
 from selfpos.storage.run_folder import RunFolder
 
+if TYPE_CHECKING:
+    from mteb.abstasks import AbsTask
+
 # Beside MTEB's `results/`: lock, log and marks of the jobs, and what failed.
 CONTROL = "ray"
 
 
 def evaluate_on_ray(
     model: Path,
-    selection: dict[str, Any],
+    tasks: Sequence[AbsTask],
     out: Path,
     *,
+    selection: dict[str, Any],
     address: str,
     name: str,
     batch_size: int = 64,
@@ -38,8 +42,8 @@ def evaluate_on_ray(
     cpus: float = 1,
     gpus: float = 0,
 ) -> dict[str, TaskScore]:
-    """As `evaluate`, on the tasks that `select_tasks(**selection)` gives, here and on each worker of the
-    cluster at `address`.
+    """As `evaluate`, on the workers of the cluster at `address`; `select_tasks(**selection)` gives `tasks`
+    there, too.
 
     Each task is a job that asks for `cpus` and `gpus`. Workers see the model, the data and `out` under the
     same paths. Of processes that share `cache`, one adds to it. A task that fails leaves the others alone.
@@ -50,7 +54,6 @@ def evaluate_on_ray(
     from selfpos.evaluation.encoder import identity
     from selfpos.evaluation.wrapped import load_scored
 
-    tasks = select_tasks(**selection)
     check_tasks(model, tasks, out)
     meta = identity(model, name)
     _, rows = load_scored(model, meta)  # a model that cannot be used is refused here, once

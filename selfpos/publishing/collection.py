@@ -26,7 +26,9 @@ UNFIT = r"[^A-Za-z0-9._-]+|\.\.+|--+"  # for the name of a repository
 
 @dataclass(frozen=True)
 class CollectionPlan:
-    """The pushes of a collection: probe set, vectors by the parent's name, and merged model."""
+    """The pushes of a collection: probe set (None where it is not published), vectors by the parent's name,
+    and merged model.
+    """
 
     title: str
     probe: PushPlan | None
@@ -36,10 +38,12 @@ class CollectionPlan:
 
     @property
     def plans(self) -> list[PushPlan]:
+        """Every push, in order."""
         return [*([self.probe] if self.probe else []), *self.vectors.values(), self.merged]
 
     @property
     def problems(self) -> tuple[str, ...]:
+        """The problems of all pushes, each after its repository."""
         return tuple(f"{plan.repo}: {problem}" for plan in self.plans for problem in plan.problems)
 
     def text(self) -> str:
@@ -63,8 +67,10 @@ def plan_collection(
 ) -> CollectionPlan:
     """Plan to publish the merged `model` as `repo`, its parents as `repo`-NAME and its probe set.
 
-    The probe set is that of the model's run, or in the folder `probe`; it is published only under a
-    `probe_licence`, since its records are other people's texts.
+    Nothing is sent. `licence` and `replace` hold for all models. The probe set is that of the model's run, or
+    in the folder `probe`; it is published only under a `probe_licence`, since its records are other people's
+    texts. Raises SelfposError where `model` is no merged model with parents on record, or `probe_licence` is
+    no licence's identifier.
     """
     card = build_card(model, repo=repo, results=results, licence=licence, overlap=overlap, lookup=hub_licence)
     facts = card.facts
@@ -101,7 +107,8 @@ def plan_collection(
 def push_collection(plan: CollectionPlan) -> list[Pushed]:
     """Push everything, the merged model last, and gather it in a collection; returns that of the model first.
 
-    A second call after a failure sends only what is missing.
+    A second call after a failure sends only what is missing. Raises as `push` does; before anything is sent
+    where the plan has problems.
     """
     if plan.problems:
         raise SelfposError("; ".join(plan.problems))

@@ -33,7 +33,11 @@ class HubModel:
 
 @dataclass(frozen=True)
 class Parent:
-    """A model that another was made from; `interval` is the 90 % interval of a searched coefficient."""
+    """A model that another was made from: the base, or one of the merged models. None is unknown.
+
+    `source` is the recorded folder or name, `repo` and `revision` where it is on the Hub, `hash` that of its
+    content. `interval` is the 90 % interval of a coefficient that was searched for.
+    """
 
     name: str
     source: str | None = None
@@ -51,7 +55,7 @@ class Parent:
 
 @dataclass(frozen=True)
 class DataSource:
-    """Training or probe data of a task: type, source, number of records and their hash."""
+    """Training or probe data of a task: type, source, number of records and their hash; None is unknown."""
 
     task: str
     type: str | None = None
@@ -62,8 +66,11 @@ class DataSource:
 
 @dataclass(frozen=True)
 class Facts:
-    """What card, metadata and licence are made from; `record` is `selfpos.json`, `trajectory` the search's
-    steps.
+    """All that the card, its metadata and the licence are made from; what is unknown is None or empty.
+
+    `record` is the content of `selfpos.json`, `run` the run that the model is part of. `trajectory` are the
+    steps of the search, `probe_set` is the Hub id of the probe set, `recipe` the run's as YAML text,
+    `overlap` the report on test items in training data.
     """
 
     name: str
@@ -81,10 +88,12 @@ class Facts:
 
     @property
     def merge(self) -> Mapping[str, Any]:
+        """The record of the merge."""
         return self.record.get("merge") or {}
 
     @property
     def search(self) -> Mapping[str, Any]:
+        """The record of the search for coefficients."""
         return self.record.get("positioning") or {}
 
     @property
@@ -95,6 +104,7 @@ class Facts:
 
     @property
     def adapter(self) -> bool:
+        """Whether the folder holds a PEFT adapter rather than a whole model."""
         return self.summary.adapter is not None
 
     @property
@@ -105,6 +115,7 @@ class Facts:
 
     @property
     def reference(self) -> str | None:
+        """The address of the method's paper; None where it has none."""
         reference = str(self.merge.get("reference"))
         if self.search:
             reference = METHODS[_search_method(self.search)].reference
@@ -125,6 +136,7 @@ class Facts:
 
     @property
     def seconds(self) -> float | None:
+        """Seconds of training or merging; None where unknown."""
         return self.record.get("seconds") or (self.run.seconds if self.run else None)
 
     @property
@@ -148,6 +160,7 @@ class Facts:
 
     @property
     def family(self) -> list[Parent]:
+        """The base, if it is known, and the parents."""
         return [parent for parent in (self.base, *self.parents) if parent is not None]
 
     @property
@@ -196,7 +209,10 @@ def hub_datasets(source: str) -> list[str]:
 
 
 def read_facts(folder: Path, *, path: Path | None = None) -> Facts:
-    """What the model folder, its `selfpos.json` and its run say; `path` is where the folder will be."""
+    """What the model folder, its `selfpos.json` and its run say; `path` is where the folder will be.
+
+    Raises SelfposError where `folder` is no model, or one of its JSON files is damaged.
+    """
     record = read_manifest(folder)
     run = run_of(path or folder)
     summary = read_summary(folder)

@@ -37,6 +37,7 @@ class PlannedFile:
 
     @property
     def size(self) -> int:
+        """Bytes of the content."""
         return self.content.stat().st_size if isinstance(self.content, Path) else len(self.content)
 
     def read(self) -> bytes:
@@ -45,7 +46,11 @@ class PlannedFile:
 
 @dataclass(frozen=True)
 class PushPlan:
-    """All that a push would do; with `problems` it does not start. `made_from` is the generated card."""
+    """All that a push would do. With `problems` it does not start; `repo_type` is model or dataset.
+
+    Without a `branch` it goes to the main one. `made_from` is the generated card of a model, from which the
+    plan can be linked to published parents; None for a card that is sent as it is, and for a data set.
+    """
 
     repo: str
     repo_type: str
@@ -62,6 +67,7 @@ class PushPlan:
 
     @property
     def total_bytes(self) -> int:
+        """Bytes of all files together."""
         return sum(file.size for file in self.files)
 
     def linked(self, published: Mapping[str, HubModel], probe_set: str | None) -> PushPlan:
@@ -73,6 +79,7 @@ class PushPlan:
         return replace(self, files=in_order(files), card=card.text, made_from=card)
 
     def text(self) -> str:
+        """The plan for a person: target, files, card, notes and problems."""
         where = f"branch {self.branch} of " if self.branch else ""
         if self.pull_request:
             where = "a pull request to "
@@ -105,8 +112,10 @@ def plan_push(
 ) -> PushPlan:
     """Plan to send the model in `folder` to the Hub repository `repo`; nothing is sent or written.
 
-    `replace` overwrites another model. `keep_card` sends `folder/README.md` as it is; the other options are
-    those of `build_card`, unless the `card` is made. Problems are listed in the plan.
+    With `branch` or `pull_request` it goes there instead of to the main branch; `replace` overwrites another
+    model. `keep_card` sends `folder/README.md` as it is; the other options are those of `build_card`, unless
+    the `card` is made. Problems are listed in the plan: raises SelfposError only where `folder` is no model,
+    or a file that the card is made from is damaged.
     """
     if not folder.is_dir():
         raise SelfposError(f"there is no model folder {folder}")
@@ -186,10 +195,12 @@ def _left_out(folder: Path, path: Path) -> str | None:
 
 
 def in_order(files: Files) -> tuple[PlannedFile, ...]:
+    """The files by path."""
     return tuple(PlannedFile(path, files[path]) for path in sorted(files))
 
 
 def target_problems(repo: str, branch: str | None, pull_request: bool) -> list[str]:
+    """Faults in the target of a push, each a sentence."""
     problems = check_repo(repo)
     if branch is not None and pull_request:
         problems.append("a pull request goes to the main branch; give --branch or --pr, not both")

@@ -52,7 +52,8 @@ def push(plan: PushPlan) -> Pushed:
     """Carry out `plan`: create the repository if necessary, send what it lacks, and compare hashes.
 
     A second call after a failure sends only what is missing. Raises SelfposError, before anything is sent,
-    where the plan has problems or may not be sent; OperationError where Hub or network fail.
+    where the plan has problems, the token is missing, wrong or too weak, or the repository holds another
+    model; OperationError where the Hub or the network fails.
     """
     if plan.problems:
         raise SelfposError("; ".join(plan.problems))

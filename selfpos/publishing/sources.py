@@ -26,7 +26,12 @@ POOLINGS = ("mean", "cls", "lasttoken")  # those that the card shows code for
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """A model from the outside; None where the folder does not say."""
+    """A model from the outside.
+
+    `dimension` is that of an embedding, `max_tokens` of a text, `parameters` counts weights. `pooling`,
+    `dimension`, `max_tokens`, `default_prompt` and `similarity` are None where the folder does not say;
+    `adapter` is an adapter's configuration, None for a whole model.
+    """
 
     modules: tuple[str, ...]
     pooling: str | None
@@ -49,7 +54,10 @@ class ModelSummary:
 
 
 def read_summary(folder: Path) -> ModelSummary:
-    """Summarise the sentence-transformers model or PEFT adapter in `folder` from settings and headers."""
+    """Summarise the sentence-transformers model or PEFT adapter in `folder` from settings and headers.
+
+    Raises SelfposError where it is neither, or where a weights file is not a whole safetensors file.
+    """
     adapter = read_json(folder / ADAPTER, missing_ok=True) or None
     modules = []
     plain = not (folder / MODULES).is_file() and class_of(folder) == RERANKER
@@ -117,10 +125,12 @@ class ModelRun:
 
     @property
     def sources(self) -> Mapping[str, str | list[str]]:
+        """Task → the source of its data."""
         return {name: task.data for name, task in self.recipe.tasks.items()}
 
     @property
     def trajectory(self) -> Path:
+        """The steps of the search behind the model; the file need not exist."""
         return self.folder.trajectory(self.model.name)
 
     @property
@@ -131,6 +141,7 @@ class ModelRun:
 
     @property
     def seconds(self) -> float | None:
+        """Seconds of the job that made the model; None where unknown."""
         return self._seconds(self.folder.places(self.model.name)[self.model])
 
     def trained(self, name: str) -> Path | None:

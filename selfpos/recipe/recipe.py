@@ -11,6 +11,7 @@ from selfpos.errors import nearest
 from selfpos.recipe.data import ProbeSettings, TaskSource
 from selfpos.recipe.merging import MergeSettings
 from selfpos.recipe.settings import Name, Settings, load_settings
+from selfpos.recipe.shipped import find_recipe
 from selfpos.recipe.training import (
     BaggingSettings,
     BudgetSettings,
@@ -198,15 +199,15 @@ def load_recipe(path: str | Path) -> Recipe:
     """Read and validate a recipe.
 
     Args:
-        path: The YAML file.
+        path: The YAML file, or the name of a recipe that comes with the package.
 
     Returns:
         The recipe.
 
     Raises:
-        SelfposError: Naming each wrong field, and the nearest right name.
+        SelfposError: There is no such recipe; or naming each wrong field, and the nearest right name.
     """
-    return load_settings(Path(path), Recipe)
+    return load_settings(find_recipe(Path(path)), Recipe)
 
 
 def recipe_for_others(file: Path) -> str:

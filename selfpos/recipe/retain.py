@@ -26,10 +26,10 @@ class RetainSettings(Settings):
     data_dir: Path | None = Field(
         None, description="Read the data of MTEB tasks from this folder, as eval-mteb does."
     )
-    promise: Literal["none-worse"] = Field(
-        "none-worse",
+    promise: Literal["none-worse"] | None = Field(
+        None,
         description="What the point must keep: no general task is significantly below the base (a paired "
-        "test, Holm).",
+        "test, Holm) [default: none-worse].",
     )
     keep: float | None = Field(
         None, gt=0, le=1, description="Instead: so large a share of the domain's gain, with the least loss."
@@ -48,13 +48,14 @@ class RetainSettings(Settings):
         "embedded, which need not be embedded again.",
     )
     max_length: int | None = Field(None, ge=8, le=MOST_TOKENS, description="Tokens per text while searching.")
-    seed: int = Field(0, ge=0, le=2**32 - 2, description="Of draws and resamples.")
+    seed: int | None = Field(
+        None, ge=0, le=2**32 - 2, description="Of draws and resamples [default: 0, or that of the run]."
+    )
     device: str | None = Field(None, description="Where the model runs [default: a GPU if there is one].")
 
     @model_validator(mode="after")
     def _one_rule(self) -> RetainSettings:
-        rules = [name for name in ("promise", "keep", "alpha") if name in self.model_fields_set]
-        given = [name for name in rules if getattr(self, name) is not None]
+        given = [name for name in ("promise", "keep", "alpha") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other: each says which point to take")
         return self

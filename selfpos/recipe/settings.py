@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -43,9 +44,9 @@ class Settings(BaseModel):
             entries = [value]
         if len(entries) > 2 * MOST_ENTRIES:
             raise ValueError(f"expected at most {MOST_ENTRIES:,} entries, found {len(entries):,}")
-        annotation = cls.model_fields[str(info.field_name)].annotation
-        free = "Any" in str(annotation)  # a method's parameters, which it checks
-        truths = _takes_truths(annotation)
+        held = list(_types_in(cls.model_fields[str(info.field_name)].annotation))
+        free = Any in held  # a method's parameters, which it checks
+        truths = free or any(map(_takes_truths, held))
         for entry in entries:
             if isinstance(entry, bool) and not truths:
                 raise ValueError(f"expected a number or a text, found {str(entry).lower()}")
@@ -56,11 +57,16 @@ class Settings(BaseModel):
         return value
 
 
-def _takes_truths(annotation: Any) -> bool:
-    """Whether a field of this type may hold true and false, or settings, which look at their own fields."""
-    if isinstance(annotation, type) and issubclass(annotation, Settings):
-        return True
-    return annotation in (bool, Any) or any(map(_takes_truths, typing.get_args(annotation)))
+def _types_in(annotation: Any) -> Iterator[Any]:
+    """The annotation, and all types that it is made of."""
+    yield annotation
+    for part in typing.get_args(annotation):
+        yield from _types_in(part)
+
+
+def _takes_truths(kind: Any) -> bool:
+    """Whether a value of this type may be true or false, or settings, which look at their own fields."""
+    return kind is bool or (isinstance(kind, type) and issubclass(kind, Settings))
 
 
 Model = TypeVar("Model", bound=Settings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from selfpos.comparison import Difference, compare
 from selfpos.comparison.differences import MEAN
 from selfpos.report.results import RunResults
@@ -34,14 +36,31 @@ def findings(results: RunResults) -> str:
             rivals.setdefault("merge" if kind == "positioned" else kind, model)
     if not rivals:
         return answer
-    known = [model for model in results.scored if model.name in {best, *rivals.values()}]
-    compared = compare(known, baseline=best).rows if best in {model.name for model in known} else []
-    gains = {row.model: row.differences.get(MEAN) for row in compared}
+    gains = _gains(results, best)
     parts = [
         _standing(_named(model, kind), means[best] - means[model], gains.get(model))
         for kind, model in rivals.items()
     ]
-    return f"{answer} In points: {'; '.join(parts)}."
+    picked = "It was picked by these scores, which flatters it"
+    if any(gain is not None and gain.significant is not None for gain in gains.values()):
+        picked += f"; Holm's correction is over all {_counted(len(gains) - 1, 'model')} beside it"
+    return f"{answer} In points: {'; '.join(parts)}. {picked}."
+
+
+def _gains(results: RunResults, best: str) -> dict[str, Difference | None]:
+    """Model → the difference of its mean to that of `best`, corrected over all models of the run's table.
+
+    What the table says of `best` and its own baseline is taken from there, for the two to agree.
+    """
+    if results.comparison is None or all(model.name != best for model in results.scored):
+        return {}
+    rows = compare(results.scored, baseline=best).rows
+    gains = {row.model: row.differences.get(MEAN) for row in rows}
+    of_best = next(row.differences.get(MEAN) for row in results.comparison.rows if row.model == best)
+    if of_best is not None and best != results.baseline:
+        ends = [None if end is None else -end for end in (of_best.high, of_best.low)]
+        gains[results.baseline] = replace(of_best, value=-of_best.value, low=ends[0], high=ends[1])
+    return gains
 
 
 def _named(model: str, kind: str) -> str:
@@ -65,5 +84,5 @@ def _standing(rival: str, value: float, found: Difference | None) -> str:
     interval = f"95 % interval of this difference {round(low, 2) + 0.0:+.2f} to {round(high, 2) + 0.0:+.2f}"
     if found.significant:
         return f"{text} ({interval})"
-    reason = "by Holm's correction for several rivals" if found.before_correction else "0 is not ruled out"
+    reason = "by Holm's correction" if found.before_correction else "0 is not ruled out"
     return f"{text} ({interval}: not significant, {reason})"

@@ -55,6 +55,7 @@ def plots(width: float, height: float, rows: int = 1) -> tuple[Figure, list[Any]
 
 
 def plot(width: float, height: float) -> tuple[Figure, Any]:
+    """A figure of one plot, `width` × `height` inches, and its axes."""
     figure, (axes,) = plots(width, height)
     return figure, axes
 
@@ -133,10 +134,12 @@ def svg(figure: Figure, name: str = "") -> str:
 
 
 def png(figure: Figure) -> bytes:
+    """The figure as PNG; equal figures give equal bytes."""
     return _save(figure, "png", dpi=160, facecolor="white")
 
 
 def save(figure: Figure, path: Path) -> None:
+    """Write the figure to `path`, as SVG where that is its suffix, else as PNG."""
     path.write_bytes(_save(figure, "svg", facecolor="white") if path.suffix == ".svg" else png(figure))
 
 

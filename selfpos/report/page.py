@@ -55,7 +55,9 @@ def write_report(
 ) -> Path:
     """Write the report of the run in `folder` to `out`, by default its `report.html`; returns the path.
 
-    With `figures_to` every figure is also written to that folder in each of `formats`.
+    With `figures_to` every figure is also written to that folder in each of `formats`. Works from partial
+    results and lists what is missing. Raises SelfposError where `folder` is no run or `out` exists,
+    OperationError where the disk refuses.
     """
     from jinja2 import Environment, PackageLoader
 

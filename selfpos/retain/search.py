@@ -61,7 +61,7 @@ class _Search:
         self.embedder = Embedder(live, self.table.texts)
         self.names = [vector.name for vector in live.vectors]
         self._embed_lines()
-        self.judge = Judge([self._taught(task) for task in tasks], self.table, settings.seed)
+        self.judge = Judge([self._taught(task) for task in tasks], self.table, settings.seed or 0)
         base = self.embedder.exactly(Place(self.first, 0.0))
         self.documents = base if settings.index == "base" else None
         ends = [self.embedded_again(Place(name, 1.0)) for name in self.names]

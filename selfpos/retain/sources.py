@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from selfpos.data import files
 from selfpos.data.beir import beir_files
 from selfpos.data.folders import split_files
+from selfpos.data.names import source_name, unique_name
 from selfpos.data.probe import FILE, ProbeTask, read_probe
 from selfpos.data.sources import corpus_view, load_source
 from selfpos.data.texts import read_texts
@@ -58,7 +59,7 @@ def read_sides(
             "--index base needs a domain of questions and documents (a task type such as retrieval), and no "
             "domain task has them; give such records with --domain"
         )
-    return judged_tasks(domain, apart(domain, general, say), settings.seed)
+    return judged_tasks(domain, apart(domain, general, say), settings.seed or 0)
 
 
 def _check_count(source: str, task: ProbeTask) -> None:
@@ -90,11 +91,9 @@ def read_side(
     tasks: dict[str, ProbeTask] = {}
     for word in words:
         source = mteb_source(word, settings.data_dir)
-        found = _read(side, source or word, base, settings.seed, say)
+        found = _read(side, source or word, base, settings.seed or 0, say)
         for kept, task in found.items():
-            name = word if source else kept
-            number = 1 + sum(taken.partition("#")[0] == name for taken in tasks)
-            unique = name if number == 1 else f"{name}#{number}"
+            unique = unique_name(word if source else kept, tasks)
             _check_count(word, task)
             tasks[unique] = ProbeTask(unique, task.type, task.records, task.prompts)
     return tasks
@@ -115,7 +114,8 @@ def _read(
         prompts: Prompts = side_prompt(base)
         if get_task(kind).asks:
             prompts = {asked: side_prompt(base, asked) for asked in SIDES}
-        return {_name(data): ProbeTask(_name(data), get_task(kind), loaded.dataset, prompts)}
+        name = source_name(data)
+        return {name: ProbeTask(name, get_task(kind), loaded.dataset, prompts)}
     path = Path(word).expanduser()
     if _is_probe(path):
         probe = read_probe(path)
@@ -129,7 +129,8 @@ def _read(
         )
     read = read_texts(word, seed=seed, most=RECORDS, fewest=FEWEST)
     say(read.description)
-    return {_name(word): ProbeTask(_name(word), TEXTS, read.dataset, side_prompt(base, "document"))}
+    name = source_name(word)
+    return {name: ProbeTask(name, TEXTS, read.dataset, side_prompt(base, "document"))}
 
 
 def mteb_source(name: str, data_dir: Path | None) -> str | None:
@@ -167,13 +168,6 @@ def _is_probe(path: Path) -> bool:
     if not path.name.endswith((".jsonl", ".jsonl.gz")) or not path.is_file():
         return False
     return all({"task", "type", "record"} <= record.keys() for record in islice(files.iter_records(path), 1))
-
-
-def _name(data: str) -> str:
-    """What to call a source: the folder of a split's file, else the file without its ending."""
-    path = Path(data)
-    stem = path.name.partition(".")[0] or path.name
-    return path.parent.name if stem in ("train", "test", "dev", HELD_OUT) and path.parent.name else stem
 
 
 def apart(

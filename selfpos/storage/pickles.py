@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from selfpos.errors import SelfposError, first_line
-from selfpos.storage.atomic import fresh_folder
+from selfpos.storage.atomic import fresh_folder, write_text
 from selfpos.storage.file_kinds import (
     HEADS_ENDINGS,
     PICKLED,
@@ -23,6 +23,8 @@ from selfpos.storage.locate import cache_folder, hub_snapshot
 
 OTHER_WEIGHTS = WEIGHT_ENDINGS - {".safetensors", *HEADS_ENDINGS}
 """Formats of which nothing is read. Heads are copied, for a merge says that it leaves them out."""
+
+UNPICKLED = "unpickled"  # in the cache
 
 
 def without_pickles(folder: Path) -> Path:
@@ -46,10 +48,11 @@ def without_pickles(folder: Path) -> Path:
     key = hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
     real = folder.absolute()
     name = Path(*real.parts[-3:]) if hub_snapshot(real) else Path(real.name)  # its repository stays known
-    copy = cache_folder() / "unpickled" / key / name
+    copy = cache_folder() / UNPICKLED / key / name
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    write_text(_note(copy), f"{real}\n")
     if copy.is_dir():
         return copy
-    copy.parent.mkdir(parents=True, exist_ok=True)
     with fresh_folder(copy) as made:
         for file in copied:
             (made / file).parent.mkdir(parents=True, exist_ok=True)
@@ -57,6 +60,18 @@ def without_pickles(folder: Path) -> Path:
         for module, pickled in modules.items():
             _convert([folder / file for file in pickled], made / module / WEIGHTS)
     return copy
+
+
+def origin_of(folder: Path) -> Path:
+    """The model of which `folder` is the copy that `without_pickles` made; `folder` itself if it is none."""
+    note = _note(folder)
+    is_copy = folder.is_relative_to(cache_folder() / UNPICKLED) and note.is_file()
+    return Path(note.read_text(encoding="utf-8").removesuffix("\n")) if is_copy else folder
+
+
+def _note(copy: Path) -> Path:
+    """The file beside a copy that says where the original is."""
+    return copy.with_name(f"{copy.name}.origin")
 
 
 def _convert(pickled: list[Path], file: Path) -> None:

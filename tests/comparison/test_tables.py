@@ -58,3 +58,16 @@ def test_a_model_of_a_run_is_found_with_its_scores_by_its_folder(
     (model,) = find_models([str(run.merged("ties"))], tmp_path)
     assert model.name == "ties"
     assert set(next(iter(model.runs.values()))) == {"Docs", "Wiki", "Pairs"}
+
+
+def test_results_in_a_models_folder_do_not_make_it_a_folder_of_scores(
+    make_run: MakeRun, tmp_path: Path, tiny_base: Path
+) -> None:
+    import shutil
+
+    run = make_run()
+    shutil.copytree(tiny_base, run.merged("ties"))
+    results = run.merged("ties") / "eval" / "results" / "local__another" / "revision"
+    shutil.copytree(run.scores("base"), results)
+    (model,) = find_models([str(run.merged("ties"))], tmp_path)
+    assert model.name == "ties"

@@ -271,13 +271,18 @@ def test_a_file_is_no_place_for_results(tiny_base: Path, tmp_path: Path, sts_tas
         evaluate(tiny_base, [sts_task()], tmp_path / "file", name="tiny")
 
 
+def declared_sts(folder: Path) -> str:
+    """Declare an STS task of six pairs in `folder`."""
+    rows = [{"sentence1": f"a {c}", "sentence2": f"{c}{c} b", "score": n % 4} for n, c in enumerate("uvwxyz")]
+    write_lines(folder / "Mine.jsonl", rows)
+    (folder / "Mine.yaml").write_text("name: Mine\ntype: sts\nfiles: {test: Mine.jsonl}\n")
+    return str(folder / "Mine.yaml")
+
+
 def test_several_models_are_scored_and_compared(
     tmp_path: Path, selfpos: CommandLine, tiny_base: Path, tiny_specialists: list[Path]
 ) -> None:
-    rows = [{"sentence1": f"a {c}", "sentence2": f"{c}{c} b", "score": n % 4} for n, c in enumerate("uvwxyz")]
-    write_lines(tmp_path / "Mine.jsonl", rows)
-    (tmp_path / "Mine.yaml").write_text("name: Mine\ntype: sts\nfiles: {test: Mine.jsonl}\n")
-    task, models = str(tmp_path / "Mine.yaml"), [str(tiny_base), str(tiny_specialists[0])]
+    task, models = declared_sts(tmp_path), [str(tiny_base), str(tiny_specialists[0])]
     done = selfpos("eval-mteb", *models, "--tasks", task, "--out", str(tmp_path / "all"))
     assert done.returncode == 0
     scores = [score.main_score for score in last_scores(tmp_path / "all")]
@@ -288,6 +293,42 @@ def test_several_models_are_scored_and_compared(
         selfpos("eval-mteb", model, "--tasks", task, "--out", str(tmp_path / "each" / name))
     tables = [selfpos("compare", str(tmp_path / folder)).stdout for folder in ("all", "each")]
     assert tables[0] and sorted(tables[0].splitlines()) == sorted(tables[1].splitlines())
+
+
+def test_a_model_that_fails_leaves_the_scores_of_the_others_in_the_table(
+    tmp_path: Path, selfpos: CommandLine, tiny_base: Path, tiny_specialists: list[Path]
+) -> None:
+    task = ("--tasks", declared_sts(tmp_path), "--out", tmp_path / "out")
+    broken, empty = tmp_path / "broken", tmp_path / "empty"
+    shutil.copytree(tiny_base, broken)
+    (broken / "model.safetensors").write_bytes(b"torn")
+    empty.mkdir()
+    refused = selfpos("eval-mteb", tiny_base, empty, *task)
+    assert refused.returncode == 2 and str(empty) in refused.stderr
+    assert not (tmp_path / "out" / "results").exists()  # refused before the first was scored
+    done = selfpos("eval-mteb", tiny_base, broken, tiny_specialists[0], *task)
+    assert done.returncode == 2 and "does not load" in done.stderr, done.stderr
+    of_base, of_tuned = (
+        json.loads(next((tmp_path / "out").glob(f"results/local__{name}/*/Mine.json")).read_text())
+        for name in ("base", tiny_specialists[0].name)
+    )
+    shown = [f"{100 * found['scores']['test'][0]['main_score']:.2f}" for found in (of_base, of_tuned)]
+    row = next(line for line in done.stdout.splitlines() if "│ Mine " in line)
+    assert [cell.strip() for cell in row.split("│")[4:-1]] == [shown[0], "–", shown[1]]
+
+
+def test_what_decides_the_scores_of_one_of_several_models_is_told_below_its_name(
+    tmp_path: Path, selfpos: CommandLine, tiny_base: Path
+) -> None:
+    other, config = tmp_path / "other", tmp_path / "other" / "config_sentence_transformers.json"
+    shutil.copytree(tiny_base, other)
+    found = json.loads(config.read_text())
+    config.write_text(json.dumps(found | {"prompts": {"query": "asked: ", "document": ""}}))
+    task = ("--tasks", declared_sts(tmp_path), "--out", tmp_path / "out")
+    lines = selfpos("eval-mteb", tiny_base, other, *task).stderr.splitlines()
+    told = lines[lines.index(f"{other}:") :]
+    assert lines.count(f"{tiny_base}:") == 1 and f"{tiny_base}:" not in told
+    assert "asked: " in told[1] and not any("query: '" in line for line in told[2:])
 
 
 def test_a_score_that_is_not_a_number_is_told_and_counts_as_missing(

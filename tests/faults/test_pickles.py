@@ -19,6 +19,7 @@ from selfpos.storage.locate import locate_model
 from selfpos.storage.model_folder import open_model, refuse_pickles
 from selfpos.storage.pickles import without_pickles
 from selfpos.training.models import check_base
+from tests.conftest import make_specialist
 from tests.helpers.command import CommandLine, said
 from tests.storage.test_weight_files import in_shards
 
@@ -115,6 +116,43 @@ def test_allowed_pickles_are_read_as_tensors(
         moved, merged = load_file(tiny_specialists[0] / place), load_file(tmp_path / "out" / place)
         torch.testing.assert_close(merged, moved, atol=1e-6, rtol=0)
     assert not [file for name in ("*.h5", "*.msgpack", "*.ot", "*.bin") for file in cache.rglob(name)]
+
+
+def test_a_merge_of_allowed_pickles_is_made_again_from_the_originals(
+    selfpos: CommandLine, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
+    pickled, cache, out = (
+        as_pickles(tiny_specialists[0], tmp_path / "model"),
+        tmp_path / "c",
+        tmp_path / "out",
+    )
+    env = {"XDG_CACHE_HOME": str(cache)}
+    words = ("--vectors", pickled, tiny_specialists[1], "--method", "average", "--out", out)
+    done = selfpos("merge", "--base", tiny_base, *words, "--allow-pickle", **env)
+    assert done.returncode == 0, done.stderr
+    sources = json.loads((out / "selfpos.json").read_text())["merge"]["sources"]
+    assert [(source["name"], source["path"]) for source in sources] == [
+        ("model", str(pickled)), (tiny_specialists[1].name, str(tiny_specialists[1])),
+    ]  # fmt: skip
+    shutil.rmtree(cache)
+    assert "--allow-pickle" in said(selfpos("reproduce", out, **env))
+    for more in ((), ("--parent", f"model={pickled}")):
+        again = selfpos("reproduce", out, "--allow-pickle", *more, **env)
+        assert again.returncode == 0 and "made again byte for byte" in again.stdout, again.stderr
+
+
+def test_retain_reads_allowed_pickles(selfpos: CommandLine, tiny_base: Path, tmp_path: Path) -> None:
+    tuned = as_pickles(make_specialist(tiny_base, tmp_path / "tuned", seed=5, size=0.006), tmp_path / "model")
+    texts = [f"{a} {b} {c}" for a in "abcd" for b in "efgh" for c in "ijkl"]
+    for name, part in (("mine", texts[::2]), ("other", texts[1::2])):
+        (tmp_path / f"{name}.txt").write_text("\n".join(part * 2))
+    sides = ("--domain", tmp_path / "mine.txt", "--general", tmp_path / "other.txt", "--alpha", "0.5")
+    words = ("retain", tiny_base, tuned, *sides, "--device", "cpu", "--out", tmp_path / "out")
+    assert "--allow-pickle" in said(selfpos(*words))
+    done = selfpos(*words, "--allow-pickle", XDG_CACHE_HOME=str(tmp_path / "c"))
+    assert done.returncode == 0, done.stderr
+    (source,) = json.loads((tmp_path / "out" / "selfpos.json").read_text())["merge"]["sources"]
+    assert source["path"] == str(tuned)
 
 
 @pytest.mark.parametrize("index", [False, True])

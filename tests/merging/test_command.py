@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from selfpos.data.probe import write_probe
 from selfpos.storage.manifest import read_manifest
@@ -80,9 +81,29 @@ def test_a_mergekit_recipe_runs_unchanged(
     assert refused.returncode == 2 and "line" in refused.stderr and "passthrough" in refused.stderr
     for words in (["--method", "ties"], ["--base", tiny_base]):
         both = selfpos("merge", tmp_path / "merge.yml", *words, "--out", tmp_path / "bad")
-        assert both.returncode == 2 and "says what to merge" in both.stderr
+        assert both.returncode == 2 and f"says what to merge; omit {words[0]}\n" in both.stderr
     neither = selfpos("merge", "--out", tmp_path / "bad")
     assert neither.returncode == 2 and "--vectors and --method" in neither.stderr
+
+
+def test_a_recipe_of_mergekit_is_translated_once(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import selfpos.mergekit
+    from selfpos.commands.merge import command
+
+    models = [{"model": str(source)} for source in tiny_specialists[:2]]
+    recipe = {"merge_method": "linear", "models": models, "base_model": str(tiny_base), "dtype": "float32"}
+    (tmp_path / "merge.yml").write_text(yaml.safe_dump(recipe))
+    files: list[Path] = []
+    translate = selfpos.mergekit.translate_recipes
+    monkeypatch.setattr(
+        selfpos.mergekit, "translate_recipes", lambda file: files.append(file) or translate(file)
+    )
+    words = [str(tmp_path / "merge.yml"), "--out", str(tmp_path / "out"), "--dry-run"]
+    done = CliRunner().invoke(command, words, catch_exceptions=False)
+    assert done.exit_code == 0 and "linear" in done.output
+    assert files == [tmp_path / "merge.yml"]
 
 
 def test_one_adapter_out_of_two(selfpos: CommandLine, tiny_base: Path, tmp_path: Path) -> None:

@@ -130,7 +130,10 @@ def test_the_verb_reports_and_writes_cleaned_data_and_a_run_keeps_the_report(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["nonsense"], "'nonsense' is no recipe (a .yaml file) and not TYPE=DATA"),
+        (
+            ["nonsense"],
+            "'nonsense' is no recipe (a .yaml file, or one of `selfpos recipes`) and not TYPE=DATA",
+        ),
         (["stss=x.jsonl", "--data-dir", "."], "did you mean 'sts'?"),
         (["missing.yaml"], "there is no recipe file missing.yaml"),
         (["sts=DATA"], "say what to compare with: --tasks, --benchmark, or --data-dir"),

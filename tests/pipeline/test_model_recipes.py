@@ -34,7 +34,7 @@ PROMPTS = {
 
 
 def write_data(folder: Path) -> None:
-    """Data of made-up words in the shapes of the recipes' local copies."""
+    """Data of made-up words in the shapes of the recipes' data."""
     draw = random.Random(0)
     texts = [" ".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=6)) for _ in range(120)]
     pairs = [{"sentence1": one, "sentence2": two} for one, two in pairwise(texts)][:60]
@@ -42,9 +42,7 @@ def write_data(folder: Path) -> None:
         "stsbenchmark": [pair | {"score": float(n % 6)} for n, pair in enumerate(pairs)],
         "mrpc": [pair | {"label": n % 2} for n, pair in enumerate(pairs)],
         "banking77": [{"text": text, "label": n % 4} for n, text in enumerate(texts[:60])],
-        "feedbackqa": [
-            {"query": one, "answer": two} for one, two in zip(texts[:60], texts[60:], strict=True)
-        ],
+        "questions": [{"query": one, "answer": two} for one, two in zip(texts[:60], texts[60:], strict=True)],
     }
     for name, records in sets.items():
         (folder / name).mkdir(parents=True)
@@ -61,6 +59,7 @@ def adapted(name: str, folder: Path, prompts: dict[str, str]) -> Recipe:
     config = base / "config_sentence_transformers.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"prompts": prompts}))
     data["base"] = str(base)
+    data["tasks"]["retrieval"]["local"] = "questions"
     data["training"] |= {"steps": 2, "batch_size": 8, "max_length": 32}
     data["probe"]["per_task"] = 24
     data["merges"]["self-positioning"]["positioning"]["max_length"] = 32
@@ -94,3 +93,14 @@ def test_every_recipe_of_a_model_is_a_recipe() -> None:
     for name in RECIPES:
         recipe = Recipe.model_validate(yaml.safe_load(shipped_recipes()[name].read_text(encoding="utf-8")))
         assert recipe.name == name
+
+
+def test_a_local_copy_is_the_set_that_the_hub_has() -> None:
+    sets = {
+        "stsbenchmark": "hub:sentence-transformers/stsb",
+        "banking77": "hub:mteb/banking77",
+        "mrpc": "hub:nyu-mll/glue:mrpc",
+    }
+    for name in RECIPES:
+        tasks = yaml.safe_load(shipped_recipes()[name].read_text(encoding="utf-8"))["tasks"]
+        assert {task["local"]: task["data"] for task in tasks.values() if "local" in task} == sets, name

@@ -49,6 +49,9 @@ def test_the_seed_and_the_data_of_the_run_hold_where_the_merge_gives_none(
     settings = RetainSettings(seed=0, data_dir=tmp_path / "own")
     own = plain.merges["retained"].model_copy(update={"retain": settings})
     assert retain_settings(plain, own, tmp_path) == settings
+    dumped = validate(RetainSettings, RetainSettings().model_dump(mode="json"), "dumped")
+    again = plain.merges["retained"].model_copy(update={"retain": dumped})
+    assert retain_settings(plain, again, tmp_path).seed == 3
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,9 @@ def test_tasks_on_workers_score_as_at_home_and_one_that_fails_fails_alone(
     ) as caught:
         evaluate_on_ray(
             tiny_base,
-            selection,
+            select_tasks(**selection),
             Path("away"),
+            selection=selection,
             address=address,
             name="tiny",
             cache=Path("away/cache"),
@@ -63,7 +64,10 @@ def test_tasks_on_workers_score_as_at_home_and_one_that_fails_fails_alone(
     (tmp_path / "data" / "sts15" / "test.jsonl").write_text(
         (tmp_path / "data" / "sts16" / "test.jsonl").read_text()
     )
-    scores = evaluate_on_ray(tiny_base, selection, Path("away"), address=address, name="tiny")
+    tasks = select_tasks(**selection)
+    scores = evaluate_on_ray(
+        tiny_base, tasks, Path("away"), selection=selection, address=address, name="tiny"
+    )
     assert list(scores) == selection["names"] and read_scores(Path("away")) == scores
     home = evaluate(tiny_base, select_tasks(**selection), Path("home"), name="tiny")
     assert {name: score.main_score for name, score in scores.items()} == {

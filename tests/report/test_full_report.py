@@ -6,11 +6,14 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from selfpos.comparison import Comparison, compare
+from selfpos.comparison.differences import MEAN
 from selfpos.report import write_report
 from selfpos.report.answer import findings
 from selfpos.report.figures import by_layer, spread_out, vary
@@ -108,6 +111,47 @@ def test_findings_name_the_best_and_say_where_it_may_be_chance(full_run: RunFold
     assert found != findings(read_results(full_run))
     shutil.rmtree(full_run.path / "scores")
     assert findings(read_results(full_run)) == ""
+
+
+def test_findings_are_corrected_over_the_whole_table_and_agree_with_it(full_run: RunFolder) -> None:
+    results = read_results(full_run)
+    found = findings(results)
+    assert found.endswith("which flatters it; Holm's correction is over all 7 models beside it."), found
+    assert results.comparison is not None
+    table = {row.model: row.differences.get(MEAN) for row in results.comparison.rows}
+    against = {
+        row.model: row.differences.get(MEAN) for row in compare(results.scored, baseline="by-layer").rows
+    }
+    rivals = {"base": ("the base", table["by-layer"]), "retrieval": ("specialist, retrieval", None)}
+    for model, (said, expected) in rivals.items():
+        expected = expected or against[model]
+        assert expected is not None
+        told = re.search(rf"{said} \(([^)]*)\)", found)
+        assert told and ("not significant" not in told[1]) == expected.significant, found
+
+
+@pytest.mark.parametrize(("in_table", "alone"), [(0.2, 0.001), (0.001, 0.2)])
+def test_the_lead_says_of_the_base_what_the_table_says(
+    in_table: float, alone: float, full_run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two correct over other families, so that their adjusted p-values may be on both sides of 5 %."""
+    results = read_results(full_run)
+
+    def adjusted(compared: Comparison, model: str, p: float) -> Comparison:
+        rows = [
+            replace(row, differences={MEAN: replace(row.differences[MEAN], adjusted=p)})
+            if row.model == model
+            else row
+            for row in compared.rows
+        ]
+        return replace(compared, rows=rows)
+
+    assert results.comparison is not None
+    vars(results)["comparison"] = adjusted(results.comparison, "by-layer", in_table)
+    of_lead = adjusted(compare(results.scored, baseline="by-layer"), "base", alone)
+    monkeypatch.setattr("selfpos.report.answer.compare", lambda *_, **__: of_lead)
+    told = re.search(r"the base \(([^)]*)\)", findings(results))
+    assert told and ("not significant" in told[1]) == (in_table > 0.05)
 
 
 def test_names_break_where_words_do() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
+from selfpos import retaining
 from selfpos.merging import merge
 from selfpos.positioning.coefficients import as_weights
 from selfpos.recipe import RetainSettings
@@ -256,6 +257,22 @@ def test_a_kept_index_needs_questions(
     data = ("--domain", text_file(tmp_path, "mine", 1), "--general", text_file(tmp_path, "other", 2))
     done = retain(selfpos, tiny_base, [tuned], tmp_path / "out", *data, "--index", "base")
     assert "needs a domain of questions and documents" in said(done)
+
+
+def test_a_front_is_kept_by_the_verb_and_replaced_with_the_model_by_the_operation(
+    selfpos: CommandLine, tiny_base: Path, tuned: Path, tmp_path: Path
+) -> None:
+    """What a run leaves of a merge that was stopped or changed is no reason to refuse the next."""
+    sides = [text_file(tmp_path, "mine", 1)], [text_file(tmp_path, "other", 2)]
+    out, front = tmp_path / "out", tmp_path / "out.front.json"
+    front.write_text("mine")
+    done = retain(selfpos, tiny_base, [tuned], out, "--domain", *sides[0], "--general", *sides[1])
+    assert "out.front.json exists already" in said(done)
+    assert front.read_text() == "mine" and not out.exists()
+    settings = RetainSettings(domain=list(map(str, sides[0])), general=list(map(str, sides[1])), alpha=0.5)
+    facts = retaining.retain(tiny_base, [tuned], out, settings, say=str)
+    assert json.loads(front.read_text()) == json.loads(json.dumps(facts))
+    assert facts["chosen"]["alpha"] == 0.5
 
 
 def test_two_rules_exclude_each_other(

@@ -13,6 +13,7 @@ from selfpos.merging.plan import Coefficients, Plan
 from selfpos.recipe.merging import MEGABYTE
 from selfpos.storage.locate import hub_snapshot
 from selfpos.storage.numbers import TORCH
+from selfpos.storage.pickles import origin_of
 from selfpos.version import __version__
 
 PATHS = ("path", "repo", "revision")
@@ -84,7 +85,7 @@ def compact(coefficients: Coefficients | None) -> list[float] | Coefficients | N
 
 
 def _path(folder: Path) -> dict[str, str]:
-    return {"path": str(folder), **hub_snapshot(folder)}
+    return {"path": str(origin_of(folder)), **hub_snapshot(folder)}
 
 
 def describe(plan: Plan) -> list[tuple[str, str]]:
