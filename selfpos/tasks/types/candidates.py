@@ -165,7 +165,7 @@ def _with_grades_checked(dataset: Dataset, sources: Mapping[str, str]) -> Datase
         if len(grades) != sum(map(len, sides)):
             raise SelfposError(
                 f"record {number} has {len(grades)} grades in column '{column}' for "
-                f"{len(sides[0])} positives and {len(sides[1])} negatives; give a grade for each, in this order"
+                f"{len(sides[0])} positives and {len(sides[1])} negatives; give each a grade, in this order"
             )
         graded = list(zip((_grade(value, column) for value in grades), itertools.chain(*sides), strict=True))
         used = [
