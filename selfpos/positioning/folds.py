@@ -14,7 +14,8 @@ from selfpos.positioning.objective import TaskProbe, TextTable
 from selfpos.positioning.smooth import ClassMeans, SmoothMeasure
 
 FOLDS = 5
-LARGEST = 1024  # records of a task: its pairs are compared with each other, which costs their square
+LARGEST = 1024
+"""Records of a task that are read, or questions: they are compared with each other, which costs their square."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,9 @@ class Folds:
         self.table = TextTable([text for measure in measures.values() for text in measure.texts])
         self.tasks: dict[str, TaskFolds] = {}
         for name, measure in measures.items():
-            if len(tasks[name].dataset) > LARGEST:
-                log.info(
-                    "the search reads %d of %d records of task %s", LARGEST, len(tasks[name].dataset), name
-                )
+            read, there = self.batches[name].count, len(tasks[name].dataset)
+            if read < there:
+                log.info("the search reads %d of %d records of task %s", read, there, name)
             if isinstance(measure, ClassMeans) and (alone := measure.count - measure.usable):
                 words = (
                     "%d of %d probe records of task %s have nothing to be judged by and are not searched on"

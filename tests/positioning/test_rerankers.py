@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from datasets import Dataset
 
 from selfpos import operations
 from selfpos.data.probe import ProbeTask, write_probe
+from selfpos.positioning.folds import LARGEST, Folds
 from selfpos.positioning.objective import Batch, PairProbe
 from selfpos.positioning.smooth import ScoredPairs
 from selfpos.recipe import TaskSource, TrainingSettings
 from selfpos.tasks import get_task
 from selfpos.tasks.measure import PairMeasure
 from selfpos.tasks.types.candidates import CandidatePairs
+from selfpos.training.validation import task_measure
 from tests.helpers.adapters import state
 from tests.helpers.command import CommandLine
 from tests.helpers.files import write_lines
@@ -123,3 +126,26 @@ def test_a_batch_holds_pairs() -> None:
     records = Dataset.from_dict({"query": ["q"], "candidate": ["x"], "label": [1.0]})
     batch = PairProbe("task", CandidatePairs(), records, 0.05).everything()
     assert isinstance(batch, Batch) and batch.columns == [[("q", "x")]] and batch.count == 1
+
+
+def test_a_question_is_read_with_all_its_candidates_or_not_at_all() -> None:
+    names = [f"q{number}" for number in range(LARGEST + 100)]
+    records = Dataset.from_list(
+        [
+            {"query": name, "candidate": f"{side} of {name}", "label": label}
+            for side, label in (("right", 1.0), ("wrong", 0.0))
+            for name in names
+        ]
+    )
+    kind = CandidatePairs()
+    probe = PairProbe("task", kind, records, 0.05)
+    (found,) = Folds({"task": probe}, 0.05, seed=0).tasks.values()
+    assert found.measure.count == LARGEST and found.measure.usable == LARGEST
+    drawn = probe.sample(LARGEST, seed=0)
+    sides = Counter(question for question, _ in drawn.columns[0])
+    assert len(sides) == LARGEST and set(sides.values()) == {2} and drawn.labels is not None
+    assert drawn.labels.sum() == LARGEST and set(names[:LARGEST]) != set(sides)
+    assert probe.sample(LARGEST + 100, seed=0).count == len(records)
+    scored = np.arange(6)[:, None]
+    measure = task_measure(kind, records, "", 3)
+    assert len(measure.texts) == 6 and measure.score(torch.from_numpy(scored)) == pytest.approx(0.5)
