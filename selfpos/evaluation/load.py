@@ -13,7 +13,7 @@ from selfpos.storage.file_kinds import ADAPTER, VOCABULARIES
 from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.loading import check_settings, loading
 from selfpos.storage.manifest import read_json
-from selfpos.storage.model_class import EMBEDDER, RERANKER, check_embeds
+from selfpos.storage.model_class import EMBEDDER, RERANKER, check_embeds, check_one_output
 from selfpos.storage.model_folder import has_tokenizer, read_modules, refuse_pickles
 
 
@@ -40,6 +40,8 @@ def load_model(folder: Path, kind: str = EMBEDDER) -> Any:
     check_settings(folder, modules)
     with loading(folder):
         model = getattr(sentence_transformers, kind)(str(folder), local_files_only=True)
+    if kind == RERANKER:
+        check_one_output(folder, model)
     try:
         use, sample = (model.predict, ("a", "b")) if kind == RERANKER else (model.encode, "a")
         row = torch.as_tensor(use([sample], show_progress_bar=False)[0]).to_dense()
@@ -47,10 +49,6 @@ def load_model(folder: Path, kind: str = EMBEDDER) -> Any:
         raise SelfposError(
             f"{folder} loads, but its parts do not fit together: embedding a text failed with {_line(error)}"
         ) from None
-    if kind == RERANKER and row.ndim:
-        raise SelfposError(
-            f"{folder} gives {len(row)} numbers for a pair of texts, one for each class; a reranker gives one"
-        )
     if not row.isfinite().all():
         what = "scores" if kind == RERANKER else "embeddings"
         raise SelfposError(f"{folder} gives {what} that are not finite: its weights are damaged")

@@ -15,7 +15,7 @@ from selfpos.positioning.smooth import ClassMeans, SmoothMeasure
 
 FOLDS = 5
 LARGEST = 1024
-"""Records of a task that are read, or questions: they are compared with each other, which costs their square."""
+"""Records of a task that are read, or questions of a reranker: the cost of most measures is their square."""
 
 
 @dataclass(frozen=True)

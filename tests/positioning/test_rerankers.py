@@ -15,18 +15,21 @@ from datasets import Dataset
 
 from selfpos import operations
 from selfpos.data.probe import ProbeTask, write_probe
+from selfpos.errors import SelfposError
 from selfpos.positioning.folds import LARGEST, Folds
+from selfpos.positioning.live import LiveModel, check_live
 from selfpos.positioning.objective import Batch, PairProbe
 from selfpos.positioning.smooth import ScoredPairs
 from selfpos.recipe import TaskSource, TrainingSettings
+from selfpos.storage.model_folder import open_model
 from selfpos.tasks import get_task
 from selfpos.tasks.measure import PairMeasure
 from selfpos.tasks.types.candidates import CandidatePairs
 from selfpos.training.validation import task_measure
-from tests.helpers.adapters import state
+from tests.helpers.adapters import edit_json, state
 from tests.helpers.command import CommandLine
 from tests.helpers.files import write_lines
-from tests.training.test_rerankers import reranker, words
+from tests.training.test_rerankers import default_prompt_of, reranker, words
 
 
 def questions(file: Path, right: str, wrong: str, count: int = 120) -> Path:
@@ -149,3 +152,23 @@ def test_a_question_is_read_with_all_its_candidates_or_not_at_all() -> None:
     scored = np.arange(6)[:, None]
     measure = task_measure(kind, records, "", 3)
     assert len(measure.texts) == 6 and measure.score(torch.from_numpy(scored)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("prompt", ["", "h i j: "])
+def test_the_live_model_scores_a_pair_as_the_model_does(prompt: str, tmp_path: Path) -> None:
+    from sentence_transformers import CrossEncoder
+
+    base = reranker(tmp_path)
+    if prompt:
+        edit_json(base / "config_sentence_transformers.json", **default_prompt_of(prompt))
+    pairs: Any = [("d e", "a f g"), ("d e h", "b"), ("k", "l m n o p d e")]
+    live = LiveModel(open_model(base), [], in_pairs=True)
+    expected = CrossEncoder(str(base), device="cpu").predict(pairs, activation_fn=torch.nn.Identity())
+    with torch.no_grad():
+        np.testing.assert_allclose(live.embed(pairs)[:, 0].numpy(), expected, atol=1e-6)
+
+
+def test_a_base_with_several_outputs_is_refused(tmp_path: Path) -> None:
+    base = reranker(tmp_path, num_labels=3)
+    with pytest.raises(SelfposError, match="gives 3 numbers for a pair of texts"):
+        check_live(open_model(base))

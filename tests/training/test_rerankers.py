@@ -52,6 +52,11 @@ def reranker(place: Path, **fields: Any) -> Path:
     return place / "base"
 
 
+def default_prompt_of(text: str) -> dict[str, Any]:
+    """The settings of a model that sets `text` before all it reads."""
+    return {"prompts": {"ask": text, "other": "k "}, "default_prompt_name": "ask"}
+
+
 def words(draw: random.Random, count: int) -> list[str]:
     return [" ".join(draw.choices("defghijklmnop", k=4)) for _ in range(count)]
 
@@ -143,9 +148,14 @@ def test_a_reranker_learns_to_rank_and_keeps_its_best_state(tmp_path: Path, self
     assert score(measure, model) > 0.9 > score(measure, start)
 
 
-@pytest.mark.parametrize("grades", [[1, 0, 0, 1], [0.2, 0.7, 1.0, 0.0], ["yes", "no", "no", "yes"]])
-def test_the_loss_is_binary_cross_entropy(grades: list[Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("grades", "prompt"),
+    [([1, 0, 0, 1], ""), ([0.2, 0.7, 1.0, 0.0], "h i j: "), (["yes", "no", "no", "yes"], "")],
+)
+def test_the_loss_is_binary_cross_entropy(grades: list[Any], prompt: str, tmp_path: Path) -> None:
     base = reranker(tmp_path)
+    if prompt:  # which `predict` sets before each pair
+        edit_json(base / "config_sentence_transformers.json", **default_prompt_of(prompt))
     data = single(tmp_path / "data.jsonl", grades, "label")
     source = TaskSource(type="reranking", data=str(data))
     settings = TrainingSettings(steps=1, batch_size=80, learning_rate=1e-5)
