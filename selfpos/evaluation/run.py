@@ -195,6 +195,7 @@ class _Scorer:
 
         from selfpos.evaluation.recording import columns_as_lists, recording
         from selfpos.evaluation.staged import StagedResults
+        from selfpos.evaluation.wrapped import check_candidates
 
         results = mteb.ResultCache(self.out)
         file = results.get_task_result_path(task.metadata.name, self.meta)
@@ -202,6 +203,7 @@ class _Scorer:
         if stored is not None and not stored.get_missing_evaluations(task):
             return task_score(task, stored, file)
         encoder = self.encoder
+        check_candidates(encoder, task)
         # A task keeps the generators of its samples: reset, they give every model the same samples.
         task.rng_state, task.np_rng = random.Random(task.seed), np.random.default_rng(task.seed)
         with TemporaryDirectory() as folder, columns_as_lists(task), recording(task) as examples:
