@@ -115,12 +115,6 @@ def check_records(tasks: Mapping[str, TaskProbe], temperature: float, seed: int)
     """Raise SelfposError, naming the task, unless records of each of `tasks` can be judged by others."""
     for name, task in tasks.items():
         batch = task.sample(LARGEST, seed)
-        if task.smooth(batch, temperature).usable:
-            continue
-        if batch.labels is None:
-            reason = "no record has a wrong text to rank its positive above; give records with other answers"
-        elif len(batch.columns) == 1:
-            reason = "no two texts share a label; give two texts or more of a label"
-        else:
-            reason = "all are graded alike; give pairs of two grades or more"
-        raise SelfposError(f"the probe of task {name}: of its {batch.count} records {reason}")
+        measure = task.smooth(batch, temperature)
+        if not measure.usable:
+            raise SelfposError(f"the probe of task {name}: of its {batch.count} records {measure.lacking}")

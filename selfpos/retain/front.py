@@ -50,6 +50,11 @@ class Drop:
     p: float
     worst: float
 
+    @property
+    def clear(self) -> bool:
+        """Whether it is significant."""
+        return self.p < LEVEL
+
 
 class Scale:
     """Points in shares of the way between `base` and `tuned`.
@@ -136,7 +141,7 @@ class Scale:
 
     def drops(self, point: Point) -> list[Drop]:
         """The general tasks that are significantly below the base, the clearest first."""
-        return [drop for drop in self.below(point) if drop.p < LEVEL]
+        return [drop for drop in self.below(point) if drop.clear]
 
     def below(self, point: Point) -> list[Drop]:
         """All general tasks against the base: a test of signs over the records, Holm.

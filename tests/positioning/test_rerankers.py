@@ -16,7 +16,7 @@ from datasets import Dataset
 from selfpos import operations
 from selfpos.data.probe import ProbeTask, write_probe
 from selfpos.errors import SelfposError
-from selfpos.positioning.folds import LARGEST, Folds
+from selfpos.positioning.folds import LARGEST, Folds, check_records
 from selfpos.positioning.live import LiveModel, check_live
 from selfpos.positioning.objective import Batch, PairProbe
 from selfpos.positioning.smooth import ScoredPairs
@@ -172,3 +172,14 @@ def test_a_base_with_several_outputs_is_refused(tmp_path: Path) -> None:
     base = reranker(tmp_path, num_labels=3)
     with pytest.raises(SelfposError, match="gives 3 numbers for a pair of texts"):
         check_live(open_model(base))
+
+
+@pytest.mark.parametrize("grades", [[0.4, 0.1, 0.2, 0.3], [1.0, 0.9, 0.1, 0.0], [0.9, 0.1, 0.2, 0.3]])
+def test_a_probe_needs_a_question_with_a_right_and_a_wrong_candidate(grades: list[float]) -> None:
+    texts = {"query": ["q", "q", "r", "r"], "candidate": ["x", "y", "x", "y"], "label": grades}
+    probe = PairProbe("task", CandidatePairs(), Dataset.from_dict(texts), 0.05)
+    if grades == [0.9, 0.1, 0.2, 0.3]:
+        check_records({"task": probe}, 0.05, seed=0)
+        return
+    with pytest.raises(SelfposError, match="no question has both a right and a wrong candidate"):
+        check_records({"task": probe}, 0.05, seed=0)
