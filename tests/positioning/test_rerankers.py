@@ -49,9 +49,10 @@ def questions(file: Path, right: str, wrong: str, count: int = 120) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`base`, and two specialists of it, each of which tells two words apart."""
+    """`base`, with a default prompt, and two specialists of it, each of which tells two words apart."""
     place = tmp_path_factory.mktemp("rerankers")
     base = reranker(place)
+    edit_json(base / "config_sentence_transformers.json", **default_prompt_of("h i: "))
     settings = TrainingSettings(steps=60, batch_size=32, learning_rate=3e-3)
     for name, right, wrong in (("one", "a", "b"), ("two", "c", "q")):
         source = TaskSource(type="reranking", data=str(questions(place / f"{name}.jsonl", right, wrong)))
@@ -107,7 +108,7 @@ def test_two_rerankers_are_positioned(
         for task in probe:
             assert rivals[name][task] == pytest.approx(by_hand(folder, probe[task])[1], abs=1e-6)
     mean = np.mean([precision for _, precision in measured.values()])
-    assert mean > 0.9 and mean >= max(np.mean([*scores.values()]) for scores in rivals.values()) - 0.05
+    assert mean > 0.9 and mean > max(np.mean([*scores.values()]) for scores in rivals.values())
 
 
 def test_the_smooth_measure_is_the_loss_by_question() -> None:
