@@ -21,8 +21,9 @@ def load_model(folder: Path, kind: str = EMBEDDER) -> Any:
     """The model in `folder` in the class `kind` of sentence-transformers, after it has embedded a text of one
     letter, or scored a pair of them.
 
-    Raises SelfposError when it is of another class, parts are missing or do not fit together, or its
-    embeddings are not finite.
+    Raises SelfposError when it is of another class or has no tokenizer, the base of its adapter is missing,
+    a file is incomplete, parts do not fit together, what it gives is not finite, or, of a reranker, it gives
+    several numbers for a pair.
     """
     if kind == EMBEDDER:
         check_embeds(folder)
@@ -56,7 +57,10 @@ def load_model(folder: Path, kind: str = EMBEDDER) -> Any:
 
 
 def adapter_base(folder: Path) -> Path | None:
-    """The folder of the base of the adapter in `folder`, None without adapter."""
+    """The folder of the base of the adapter in `folder`, None without adapter.
+
+    Raises SelfposError when the adapter does not name it, or it is not here.
+    """
     modules = read_modules(folder, plain=True)
     folders = [folder, *(folder / module.path for module in modules if module.path)]
     file = next((path / ADAPTER for path in folders if (path / ADAPTER).is_file()), None)
