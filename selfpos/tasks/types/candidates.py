@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from selfpos.errors import SelfposError
 from selfpos.tasks import forms, labels
 from selfpos.tasks.task import TaskType
-from selfpos.tasks.types.retrieval import Reranking
+from selfpos.tasks.types.retrieval import Reranking, gathered
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -123,23 +122,21 @@ def _by_question(dataset: Dataset, question: str, candidate: str, column: str) -
     from datasets import Dataset as Records
 
     dataset = forms.plain_texts(dataset, [question, candidate], asks=False)
-    sides: dict[str, dict[str, list[Any]]] = defaultdict(lambda: {"positive": [], "negative": []})
-    grades: dict[str, dict[str, list[float]]] = defaultdict(lambda: {"positive": [], "negative": []})
+    graded: list[tuple[str, tuple[str, float], bool]] = []
     values = labels.values_of(dataset, column)
     for query, text, value in zip(dataset[question], dataset[candidate], values, strict=True):
         grade = _grade(value, column)
-        if grade is None or _is_blank(query) or _is_blank(text):
-            continue
-        side = "positive" if grade >= RIGHT else "negative"
-        sides[query][side].append(text)
-        grades[query][side].append(grade)
-    if not sides:
+        if grade is not None and not _is_blank(query) and not _is_blank(text):
+            graded.append((query, (text, grade), grade >= RIGHT))
+    if not graded:
         raise SelfposError(f"none of {len(dataset)} candidates has a question, a text and a grade")
+    sides = gathered(graded)
     return Records.from_dict(
         {
             "query": list(sides),
-            **{side: [found[side] for found in sides.values()] for side in ("positive", "negative")},
-            GRADES: [found["positive"] + found["negative"] for found in grades.values()],
+            "positive": [[text for text, _ in right] for _, right in sides.values()],
+            "negative": [[text for text, _ in wrong] for wrong, _ in sides.values()],
+            GRADES: [[grade for _, grade in right + wrong] for wrong, right in sides.values()],
         }
     )
 
