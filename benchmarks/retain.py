@@ -208,7 +208,7 @@ def judged(
         return {
             **shares(scale, point), "scores": point.scores,
             "broken": [drop.task for drop in scale.drops(point)],
-            "clearly_broken": [drop.task for drop in tolerant.drops(point)],
+            "beyond_a_fifth": [drop.task for drop in tolerant.drops(point)],
             "alpha": point.place.alpha, "ramp": point.place.ramp,
         }  # fmt: skip
 
@@ -339,7 +339,7 @@ def report(out: Path) -> None:
     for arm in dict.fromkeys(arm for piece in pieces for arm in piece["arms"]):
         rows = [piece["arms"][arm] for piece in pieces if arm in piece["arms"]]
         means = [100 * statistics.mean(row[share] for row in rows) for share in ("kept", "undone")]
-        broken = [sum(bool(row[how]) for row in rows) for how in ("broken", "clearly_broken")]
+        broken = [sum(bool(row[how]) for row in rows) for how in ("broken", "beyond_a_fifth")]
         counted = [f"{count} of {len(rows)}" for count in broken]
         lines.append([arm, str(len(rows)), *(f"{mean:.0f} %" for mean in means), *counted])
     what = ", ".join(

@@ -119,6 +119,7 @@ def _matrices(base: ModelFolder) -> list[str]:
 def facts_of(found: Retained, settings: RetainSettings) -> dict[str, Any]:
     """The front and the point taken, as JSON: scores, and shares of the gain kept and of the loss undone."""
     scale, judge = found.scale, found.scale.judge
+    below = scale.below(found.chosen)
 
     def row(point: Point) -> dict[str, Any]:
         place = point.place
@@ -136,8 +137,8 @@ def facts_of(found: Retained, settings: RetainSettings) -> dict[str, Any]:
         "base": row(scale.base), "tuned": row(scale.tuned), "chosen": row(found.chosen),
         "front": [row(point) for point in found.points],
         "kept": found.kept, "undone": found.undone,
-        "drops": [vars(drop) for drop in scale.drops(found.chosen)],
-        "worst": vars(min(scale.below(found.chosen), key=lambda drop: drop.worst)),
+        "drops": [vars(drop) for drop in below if drop.clear],
+        "worst": vars(min(below, key=lambda drop: drop.worst)),
         "warnings": found.warnings,
     }  # fmt: skip
     if found.index:

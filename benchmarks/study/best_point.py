@@ -1,10 +1,11 @@
-"""What the space of the specialists' vectors could give at most: its best point by the test itself.
+"""What the space of the specialists' vectors can give: the best point by the test itself of those tried.
 
     python benchmarks/study/best_point.py --data FOLDER --setting five-tasks
 
 A pattern search from the point that Self Positioning found, on embeddings that are linear in the
 coefficients (`objectives.py` takes them); then the best point is merged and scored. No method may look at the
-test: this says how much choosing better could win. Results: benchmarks/results/study_best_point.json.
+test: this says that choosing better could win so much, or more. Results:
+benchmarks/results/study_best_point.json.
 """
 
 from __future__ import annotations

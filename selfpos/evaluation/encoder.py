@@ -235,7 +235,11 @@ def describe_prompts(encoder: Encoder) -> str:
 
 
 def load_encoder(folder: Path, meta: ModelMeta, cache: Path | None = None) -> Encoder:
-    """The model in `folder` for `mteb.evaluate`; without prompts of its own it gets those that mteb lists."""
+    """The model in `folder` for `mteb.evaluate`, with its own prompts, length limit, pooling and similarity.
+
+    Without prompts of its own it gets those that mteb lists under its name. With `cache`, embeddings and
+    tokens are kept in that folder. Raises SelfposError where the model cannot be loaded or used.
+    """
     model = load_model(folder)
     listed = ListedPrompts() if any((model.prompts or {}).values()) else listed_prompts(str(meta.name))
     return Encoder(model, meta, listed, Embedder(model, embedding_identity(folder, model), cache))

@@ -13,7 +13,7 @@ from selfpos.storage.file_kinds import ADAPTER, VOCABULARIES
 from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.loading import check_settings, loading
 from selfpos.storage.manifest import read_json
-from selfpos.storage.model_class import EMBEDDER, RERANKER, check_embeds
+from selfpos.storage.model_class import EMBEDDER, RERANKER, check_embeds, check_one_output
 from selfpos.storage.model_folder import has_tokenizer, read_modules, refuse_pickles
 
 
@@ -21,8 +21,9 @@ def load_model(folder: Path, kind: str = EMBEDDER) -> Any:
     """The model in `folder` in the class `kind` of sentence-transformers, after it has embedded a text of one
     letter, or scored a pair of them.
 
-    Raises SelfposError when it is of another class, parts are missing or do not fit together, or its
-    embeddings are not finite.
+    Raises SelfposError when it is of another class or has no tokenizer, the base of its adapter is missing,
+    a file is incomplete, parts do not fit together, what it gives is not finite, or, of a reranker, it gives
+    several numbers for a pair.
     """
     if kind == EMBEDDER:
         check_embeds(folder)
@@ -40,6 +41,8 @@ def load_model(folder: Path, kind: str = EMBEDDER) -> Any:
     check_settings(folder, modules)
     with loading(folder):
         model = getattr(sentence_transformers, kind)(str(folder), local_files_only=True)
+    if kind == RERANKER:
+        check_one_output(folder, model)
     try:
         use, sample = (model.predict, ("a", "b")) if kind == RERANKER else (model.encode, "a")
         row = torch.as_tensor(use([sample], show_progress_bar=False)[0]).to_dense()
@@ -47,10 +50,6 @@ def load_model(folder: Path, kind: str = EMBEDDER) -> Any:
         raise SelfposError(
             f"{folder} loads, but its parts do not fit together: embedding a text failed with {_line(error)}"
         ) from None
-    if kind == RERANKER and row.ndim:
-        raise SelfposError(
-            f"{folder} gives {len(row)} numbers for a pair of texts, one for each class; a reranker gives one"
-        )
     if not row.isfinite().all():
         what = "scores" if kind == RERANKER else "embeddings"
         raise SelfposError(f"{folder} gives {what} that are not finite: its weights are damaged")
@@ -58,7 +57,10 @@ def load_model(folder: Path, kind: str = EMBEDDER) -> Any:
 
 
 def adapter_base(folder: Path) -> Path | None:
-    """The folder of the base of the adapter in `folder`, None without adapter."""
+    """The folder of the base of the adapter in `folder`, None without adapter.
+
+    Raises SelfposError when the adapter does not name it, or it is not here.
+    """
     modules = read_modules(folder, plain=True)
     folders = [folder, *(folder / module.path for module in modules if module.path)]
     file = next((path / ADAPTER for path in folders if (path / ADAPTER).is_file()), None)

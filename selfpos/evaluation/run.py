@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
@@ -21,7 +20,6 @@ from selfpos.errors import OperationError, SelfposError, on_one_line
 from selfpos.evaluation.verified import ALTERED
 from selfpos.scores.examples import examples_file, write_examples
 from selfpos.scores.files import TaskScore, task_score, write_last
-from selfpos.storage.atomic import write_bytes
 from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.model_class import EMBEDDER, class_of
 from selfpos.storage.model_folder import read_modules, refuse_pickles
@@ -37,9 +35,6 @@ class TasksFailedError(OperationError):
     def __init__(self, message: str, failures: dict[str, str], scores: dict[str, TaskScore]) -> None:
         super().__init__(message)
         self.failures, self.scores = failures, scores
-
-
-BESIDE_RESULTS = ("model_meta.json", "run_settings.jsonl")
 
 
 def evaluate(
@@ -199,6 +194,8 @@ class _Scorer:
         from mteb.results import TaskResult
 
         from selfpos.evaluation.recording import columns_as_lists, recording
+        from selfpos.evaluation.staged import StagedResults
+        from selfpos.evaluation.wrapped import check_candidates
 
         results = mteb.ResultCache(self.out)
         file = results.get_task_result_path(task.metadata.name, self.meta)
@@ -206,18 +203,19 @@ class _Scorer:
         if stored is not None and not stored.get_missing_evaluations(task):
             return task_score(task, stored, file)
         encoder = self.encoder
+        check_candidates(encoder, task)
         # A task keeps the generators of its samples: reset, they give every model the same samples.
         task.rng_state, task.np_rng = random.Random(task.seed), np.random.default_rng(task.seed)
-        with (
-            TemporaryDirectory() as folder,
-            _staged(mteb.ResultCache(folder).get_task_result_path(task.metadata.name, self.meta), file),
-            columns_as_lists(task),
-            recording(task) as examples,
-        ):
+        with TemporaryDirectory() as folder, columns_as_lists(task), recording(task) as examples:
+
+            def keep_examples() -> None:
+                if examples:
+                    write_examples(examples_file(file), examples, revision_of(task))
+
             made = mteb.evaluate(
                 encoder,
                 task,
-                cache=mteb.ResultCache(folder),
+                cache=StagedResults(Path(folder), self.meta, file, keep_examples),
                 overwrite_strategy="always" if stored is None else "only-missing",
                 encode_kwargs={"batch_size": self.batch_size, "show_progress_bar": False},
                 show_progress_bar=False,
@@ -226,27 +224,8 @@ class _Scorer:
             if not made.task_results:
                 reasons = "; ".join(str(failed.exception) for failed in made.exceptions or [])
                 raise OperationError(f"mteb gave no result ({reasons})")
-            if examples:
-                write_examples(examples_file(file), examples, revision_of(task))
         # The file has fewer digits than `made`: read from it, the score is the same now and later.
         return task_score(task, TaskResult.from_disk(file), file)
-
-
-@contextmanager
-def _staged(staged: Path, file: Path) -> Iterator[None]:
-    """A block in which mteb writes the result at `staged`, as it comes; then all its files are there at once,
-    the result last, which says that the task is done.
-    """
-    staged.parent.mkdir(parents=True)
-    names = (*BESIDE_RESULTS, file.name)
-    for name in names:
-        if (file.parent / name).is_file():
-            shutil.copyfile(file.parent / name, staged.parent / name)
-    yield
-    file.parent.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        if (staged.parent / name).is_file():
-            write_bytes(file.parent / name, (staged.parent / name).read_bytes())
 
 
 def _usable_result(task: AbsTask, file: Path) -> TaskResult | None:

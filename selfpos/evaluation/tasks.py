@@ -135,8 +135,10 @@ def retrieval_data(
     *,
     pools: Any = None,
 ) -> dict[str, Any]:
-    """The dataset of one split of a retrieval task; `pools` are the documents to rank by query, for
-    reranking.
+    """The dataset of one split of a retrieval task.
+
+    `documents` maps ids to title and text, `queries` ids to texts, `relevant` queries to documents to grades,
+    and `pools`, for reranking, queries to the documents to rank.
     """
     from datasets import Dataset
 

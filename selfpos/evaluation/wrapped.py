@@ -66,6 +66,24 @@ def check_suited(folder: Path, tasks: Sequence[AbsTask]) -> None:
         )
 
 
+def check_candidates(model: Any, task: AbsTask) -> None:
+    """Raise OperationError for a retrieval `task` with candidates and a SparseEncoder, of whose embeddings
+    mteb then takes rows, which torch does not of sparse ones. Reads the data.
+    """
+    from mteb.abstasks import AbsTaskRetrieval
+
+    if not isinstance(model, mteb.models.SparseEncoderWrapper) or not isinstance(task, AbsTaskRetrieval):
+        return
+    if "Reranking" in task.metadata.type:  # where mteb makes them dense
+        return
+    task.load_data()
+    if any(part.get("top_ranked") for subset in task.dataset.values() for part in subset.values()):
+        raise OperationError(
+            "mteb does not order candidates of a retrieval task by sparse embeddings; score a SparseEncoder "
+            "on reranking tasks, or on this one without its candidates"
+        )
+
+
 def load_scored(
     folder: Path, meta: ModelMeta, cache: Path | None = None
 ) -> tuple[Any, list[tuple[str, str]]]:

@@ -14,7 +14,8 @@ from selfpos.positioning.objective import TaskProbe, TextTable
 from selfpos.positioning.smooth import ClassMeans, SmoothMeasure
 
 FOLDS = 5
-LARGEST = 1024  # records of a task: its pairs are compared with each other, which costs their square
+LARGEST = 1024
+"""Records of a task that are read, or questions of a reranker: the cost of most measures is their square."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,9 @@ class Folds:
         self.table = TextTable([text for measure in measures.values() for text in measure.texts])
         self.tasks: dict[str, TaskFolds] = {}
         for name, measure in measures.items():
-            if len(tasks[name].dataset) > LARGEST:
-                log.info(
-                    "the search reads %d of %d records of task %s", LARGEST, len(tasks[name].dataset), name
-                )
+            read, there = self.batches[name].count, len(tasks[name].dataset)
+            if read < there:
+                log.info("the search reads %d of %d records of task %s", read, there, name)
             if isinstance(measure, ClassMeans) and (alone := measure.count - measure.usable):
                 words = (
                     "%d of %d probe records of task %s have nothing to be judged by and are not searched on"
@@ -115,12 +115,6 @@ def check_records(tasks: Mapping[str, TaskProbe], temperature: float, seed: int)
     """Raise SelfposError, naming the task, unless records of each of `tasks` can be judged by others."""
     for name, task in tasks.items():
         batch = task.sample(LARGEST, seed)
-        if task.smooth(batch, temperature).usable:
-            continue
-        if batch.labels is None:
-            reason = "no record has a wrong text to rank its positive above; give records with other answers"
-        elif len(batch.columns) == 1:
-            reason = "no two texts share a label; give two texts or more of a label"
-        else:
-            reason = "all are graded alike; give pairs of two grades or more"
-        raise SelfposError(f"the probe of task {name}: of its {batch.count} records {reason}")
+        measure = task.smooth(batch, temperature)
+        if not measure.usable:
+            raise SelfposError(f"the probe of task {name}: of its {batch.count} records {measure.lacking}")

@@ -21,7 +21,14 @@ from selfpos.positioning.deltas import open_deltas
 from selfpos.positioning.processes import Processes
 from selfpos.positioning.recompute import Recompute
 from selfpos.storage.loading import loading
-from selfpos.storage.model_class import EMBEDDER, RERANKER, check_embeds, class_of
+from selfpos.storage.model_class import (
+    EMBEDDER,
+    RERANKER,
+    check_embeds,
+    check_one_output,
+    class_of,
+    default_prompt,
+)
 from selfpos.storage.model_folder import check_tokenizer
 
 if TYPE_CHECKING:
@@ -152,7 +159,8 @@ class LiveModel:
         """Embeddings of one padded batch of texts, with a graph where gradients are on."""
         from sentence_transformers.util import batch_to_device
 
-        features: dict[str, Any] = batch_to_device(self.model.preprocess(texts), self.device)
+        prompt = default_prompt(self.model) if self.in_pairs else None  # other texts come with theirs
+        features: dict[str, Any] = batch_to_device(self.model.preprocess(texts, prompt=prompt), self.device)
         saving = self.recompute.forgetting() if torch.is_grad_enabled() else nullcontext()
         with saving, self._autocast():
             embeddings: Tensor = self.model(features)["scores" if self.in_pairs else "sentence_embedding"]
@@ -187,6 +195,8 @@ def _load(base: ModelFolder, device: str, dtype: torch.dtype, max_length: int | 
         model = getattr(sentence_transformers, RERANKER if in_pairs else EMBEDDER)(
             str(base.path), device=device, local_files_only=True, model_kwargs={"dtype": torch.float32}
         )
+    if in_pairs:
+        check_one_output(base.path, model)
     model.to(dtype)
     if max_length is not None:
         model.max_seq_length = min(max_length, model.max_seq_length or max_length)

@@ -104,6 +104,17 @@ class TaskProbe:
 class PairProbe(TaskProbe):
     """Pairs of one task for a cross-encoder: a pair is one text of a batch, its score is the embedding."""
 
+    def sample(self, most: int, seed: int) -> Batch:
+        """All records as one batch, or those of `most` questions: all candidates of a question or none."""
+        questions = self.dataset[self.type.text_columns[0]][:]
+        asked = list(dict.fromkeys(questions))
+        if len(asked) <= most:
+            return self.everything()
+        drawn = torch.randperm(len(asked), generator=torch.Generator().manual_seed(seed))[:most]
+        kept = {asked[number] for number in drawn.tolist()}
+        rows = [row for row, question in enumerate(questions) if question in kept]
+        return self._batch(self.dataset.select(rows)[:])
+
     def _batch(self, records: Mapping[str, list]) -> Batch:
         questions, candidates = (records[column] for column in self.type.text_columns)
         pairs: Any = list(zip(questions, candidates, strict=True))

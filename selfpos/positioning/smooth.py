@@ -30,6 +30,8 @@ class SmoothMeasure(ABC):
     classes: Tensor | None = None
     #: whether values are in a unit already, rather than to be taken in units of the base's
     in_units = False
+    #: why no record has a value, where none has, and what to do
+    lacking = "no record has a wrong text to rank its positive above; give records with other answers"
 
     @property
     def count(self) -> int:
@@ -69,6 +71,8 @@ class ClassMeans(SmoothMeasure):
     text's mean. As they are, they would reward vectors that only spread the embeddings.
     """
 
+    lacking = "no two texts share a label; give two texts or more of a label"
+
     def __init__(self, texts: Sequence[str], labels: Tensor, temperature: float) -> None:
         self.temperature = temperature
         self.texts, self.sharing = list(texts), [{text} for text in texts]
@@ -102,6 +106,8 @@ class GradedPairs(SmoothMeasure):
     Cosines are taken in units of their standard deviation, since Spearman's correlation knows no scale. The
     value of a pair is the mean of log(1 + exp((s_low − s_high)/τ)) over the other pairs of another grade.
     """
+
+    lacking = "all are graded alike; give pairs of two grades or more"
 
     def __init__(self, left: Sequence[str], right: Sequence[str], grades: Tensor, temperature: float) -> None:
         self.temperature = temperature
@@ -240,9 +246,14 @@ class ScoredPairs(SmoothMeasure):
     `texts` are pairs, their embeddings the scores before the activation, (pairs, 1).
     """
 
+    lacking = (
+        "no question has both a right and a wrong candidate to be ordered; give questions with both (of "
+        "grades, those from 0.5 are right)"
+    )
+
     def __init__(self, pairs: Sequence[tuple[str, str]], grades: Tensor, right: float) -> None:
         self.texts: Any = list(pairs)
-        self.grades = grades.float()
+        self.grades, self._right = grades.float(), grades >= right
         numbers: dict[str, int] = {}
         self.question = torch.tensor([numbers.setdefault(question, len(numbers)) for question, _ in pairs])
         self.sharing = [{question} for question in numbers]
@@ -257,6 +268,12 @@ class ScoredPairs(SmoothMeasure):
         )
         sums = costs.new_zeros(self.count).index_add(0, self.question, costs)
         return rows, (sums / torch.bincount(self.question, minlength=self.count))[rows]
+
+    @property
+    def usable(self) -> int:
+        """The number of questions that average precision judges: with a right and a wrong candidate."""
+        sides = (set(self.question[side].tolist()) for side in (self._right, ~self._right))
+        return len(set.intersection(*sides))
 
 
 def _by_anchor(anchors: Sequence[str], *columns: Sequence[str]) -> dict[str, dict[str, None]]:

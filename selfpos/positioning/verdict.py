@@ -117,14 +117,15 @@ def _gain(
     ]
     low, high = percentile_interval(np.mean(gains, axis=0), alpha)
     by_record = [
-        shares(measure, items[task]) - shares(measure, reference[task]) for task, measure in measures.items()
+        contributions(measure, items[task]) - contributions(measure, reference[task])
+        for task, measure in measures.items()
     ]
     if sign_flip(np.concatenate(by_record), draws, seed) >= alpha:
         low, high = min(low, 0.0), max(high, 0.0)
     return Gain(value, low, high)
 
 
-def shares(measure: TaskMeasure, items: Mapping[str, NDArray]) -> NDArray:
+def contributions(measure: TaskMeasure, items: Mapping[str, NDArray]) -> NDArray:
     """What each record adds to the measure, (n,): of a mean its value, else the jackknife's pseudo-value."""
     values = next(iter(items.values()))
     if len(items) == 1:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfpos.errors import SelfposError
-from selfpos.positioning.verdict import Items, shares
+from selfpos.positioning.verdict import Items, contributions
 from selfpos.retain.judging import Judge, Side
 from selfpos.retain.path import Place
 from selfpos.scores.intervals import holm, percentile_interval, sign_flip
@@ -49,6 +49,11 @@ class Drop:
     difference: float
     p: float
     worst: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether it is significant."""
+        return self.p < LEVEL
 
 
 class Scale:
@@ -136,7 +141,7 @@ class Scale:
 
     def drops(self, point: Point) -> list[Drop]:
         """The general tasks that are significantly below the base, the clearest first."""
-        return [drop for drop in self.below(point) if drop.p < LEVEL]
+        return [drop for drop in self.below(point) if drop.clear]
 
     def below(self, point: Point) -> list[Drop]:
         """All general tasks against the base: a test of signs over the records, Holm.
@@ -150,7 +155,7 @@ class Scale:
         for name in names:
             task = self.judge.tasks[name]
             lost = max(0.0, self.base.scores[name] - self.tuned.scores[name])
-            beyond = shares(task.measure, point.items[name]) - self._base_shares[name]
+            beyond = contributions(task.measure, point.items[name]) - self._base_contributions[name]
             beyond += task.tolerated * lost / len(beyond)
             differences.append(point.scores[name] - self.base.scores[name])
             worst.append(differences[-1] - quantile * float(beyond.std(ddof=1)) * len(beyond) ** 0.5)
@@ -159,9 +164,9 @@ class Scale:
         return sorted((Drop(*row) for row in rows), key=lambda drop: (drop.p, drop.difference))
 
     @cached_property
-    def _base_shares(self) -> dict[str, NDArray]:
+    def _base_contributions(self) -> dict[str, NDArray]:
         names = self.judge.names("general")
-        return {name: shares(self.judge.tasks[name].measure, self.base.items[name]) for name in names}
+        return {name: contributions(self.judge.tasks[name].measure, self.base.items[name]) for name in names}
 
 
 def front(scale: Scale, points: Sequence[Point], most: int = 12) -> list[Point]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from selfpos.errors import SelfposError
 from selfpos.storage.file_kinds import CONFIG, MODULES, PROMPTS_CONFIG
@@ -50,3 +51,18 @@ def check_embeds(folder: Path, *allowed: str) -> None:
             f"methods`) and scored by `selfpos eval-mteb`; {RERANKER}s are also trained by `selfpos "
             f"finetune --task reranking` and merged by self-positioning, and all else takes a {EMBEDDER}"
         )
+
+
+def check_one_output(folder: Path, model: Any) -> None:
+    """Raise SelfposError unless `model`, the CrossEncoder in `folder`, gives one number for a pair."""
+    if model.num_labels != 1:
+        raise SelfposError(
+            f"{folder} gives {model.num_labels} numbers for a pair of texts, one for each class; a reranker "
+            "gives one"
+        )
+
+
+def default_prompt(model: Any) -> str | None:
+    """What `model`, loaded by sentence-transformers, sets before each text or pair unless told otherwise."""
+    prompts: dict[str, str] = model.prompts or {}
+    return prompts.get(model.default_prompt_name)

@@ -41,17 +41,17 @@ def unnested(dataset: Dataset, task_type: TaskType, columns: Mapping[str, str] |
     return Records.from_dict(flat, Features({column: dataset.features[column].feature for column in taken}))
 
 
-def plain_texts(dataset: Dataset, columns: Sequence[str], *, asks: bool) -> Dataset:
+def plain_texts(dataset: Dataset, columns: Sequence[str], *, asks: bool, blanks: bool = False) -> Dataset:
     """The records with plain texts, or lists of them, in `columns`, the question's first.
 
     Taken apart are passages, `{"title": …, "text": …}` as in DPR and MIRACL, and, where the first text
     `asks`, pairs `[instruction, text]` as in MEDI and GritLM, which become one text. Lists lose what is blank
-    in them.
+    in them, but with `blanks`.
     """
     nested = [name for name in columns if is_list(dataset, name) or isinstance(dataset.features[name], dict)]
     instructed = asks and columns[0] in nested and are_instructed(dataset[columns[0]])
     for column in nested:
-        values = [_plain(value, instructed) for value in dataset[column]]
+        values = [_plain(value, instructed, blanks) for value in dataset[column]]
         place = dataset.column_names.index(column)
         order = [*dataset.column_names[:place], column, *dataset.column_names[place + 1 :]]
         dataset = dataset.remove_columns(column).add_column(column, values).select_columns(order)
@@ -63,15 +63,15 @@ def are_instructed(questions: Iterable[Any]) -> bool:
     return all(isinstance(value, list) and len(value) == 2 for value in questions)
 
 
-def _plain(value: Any, instructed: bool) -> Any:
+def _plain(value: Any, instructed: bool, blanks: bool) -> Any:
     if isinstance(value, dict):
         return passage_text(value)
     if not isinstance(value, list):
         return value
     if instructed and len(value) == 2 and all(isinstance(part, str) for part in value):
         return " ".join(part.strip() for part in value if part.strip())
-    plain = (_plain(part, instructed) for part in value)
-    return [part for part in plain if not isinstance(part, str | None) or (part and part.strip())]
+    plain = (_plain(part, instructed, blanks) for part in value)
+    return [part for part in plain if blanks or not isinstance(part, str | None) or (part and part.strip())]
 
 
 PASSAGE = ("text", "contents", "content", "passage", "body")

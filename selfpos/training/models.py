@@ -15,7 +15,7 @@ from selfpos.storage.file_kinds import ADAPTER, CONFIG, PROMPTS_CONFIG, TOKENIZE
 from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.loading import check_settings, loading
 from selfpos.storage.manifest import mapping, read_json
-from selfpos.storage.model_class import EMBEDDER, RERANKER, check_embeds, class_of
+from selfpos.storage.model_class import EMBEDDER, RERANKER, check_embeds, check_one_output, class_of
 from selfpos.storage.model_folder import check_tokenizer, read_modules, refuse_pickles
 from selfpos.storage.networks import TRANSFORMERS, networks
 
@@ -81,8 +81,8 @@ def refuse_for_pairs(source: TaskSource, settings: TrainingSettings) -> None:
     """Raise SelfposError for settings that mean nothing to a cross-encoder."""
     if source.prompts:
         raise SelfposError(
-            "a cross-encoder is trained without prompts, for it is used without; write the instruction into "
-            "the questions of the data"
+            "a cross-encoder is trained without prompts of its tasks, for it is used with its base's default "
+            "prompt at most; write the instruction into the questions of the data"
         )
     if source.mine is not None:
         raise SelfposError(
@@ -129,11 +129,8 @@ def load_trainable(base: Path, settings: TrainingSettings, start: Path | None = 
             local_files_only=True,
             model_kwargs={"dtype": "float32"},
         ).float()
-    if class_of(base) == RERANKER and model.num_labels != 1:
-        raise SelfposError(
-            f"{base} gives {model.num_labels} numbers for a pair of texts, one for each class; give a "
-            "reranker as the base, which gives one"
-        )
+    if class_of(base) == RERANKER:
+        check_one_output(base, model)
     if settings.lora is None:
         return model
     if not model.has_peft_compatible_model():
@@ -212,7 +209,7 @@ def save_model(model: Any, base: Path, folder: Path, prompts: Mapping[str, str])
     if prompts:
         file = folder / PROMPTS_CONFIG
         config = read_json(file)
-        config["prompts"] = mapping(config, "prompts", file) | {**prompts}
+        config["prompts"] = {**mapping(config, "prompts", file), **prompts}
         file.write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 

@@ -17,7 +17,7 @@ from selfpos.storage.atomic import fresh_folder, refuse_existing
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.locate import display_name, hub_snapshot
 from selfpos.storage.manifest import write_manifest
-from selfpos.storage.model_class import RERANKER, class_of
+from selfpos.storage.model_class import RERANKER, class_of, default_prompt
 from selfpos.tasks import TaskType
 from selfpos.tasks.draws import why_no_batch
 from selfpos.tasks.task import Prompts, column_prompts, kept_prompts
@@ -319,7 +319,9 @@ class _Training:
             use_cpu=model.device.type == "cpu",
         )
         if in_pairs:
-            collator: Any = CrossEncoderDataCollator(preprocess_fn=model.preprocess)
+            collator: Any = CrossEncoderDataCollator(
+                preprocess_fn=model.preprocess, prompts=default_prompt(model)
+            )
             if length != model.max_seq_length:
                 model.max_seq_length = length  # which the loss goes by
         else:

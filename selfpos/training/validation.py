@@ -31,13 +31,15 @@ BATCH = 64  # texts embedded at once: no activations are kept, so this takes lit
 
 
 def task_measure(task_type: TaskType, dataset: Dataset, prompts: Prompts, records: int) -> TaskMeasure:
-    """The measure of one task on at most `records` of its prepared validation records.
+    """The measure of one task on at most `records` of its prepared validation records, or on all candidates
+    of so many questions.
 
     Of labelled texts every second record only teaches the classifier.
     """
     columns = task_type.texts_of(dataset.column_names)
     if task_type.model_class == RERANKER:
-        dataset = dataset.select(range(min(len(dataset), records)))
+        asked = set(list(dict.fromkeys(dataset[columns[0]]))[:records])
+        dataset = dataset.select([row for row, one in enumerate(dataset[columns[0]]) if one in asked])
         questions, candidates = (dataset[column][:] for column in columns)
         return PairMeasure(list(zip(questions, candidates, strict=True)), dataset["label"][:], RIGHT)
     prompt_of = column_prompts(task_type, prompts, columns)

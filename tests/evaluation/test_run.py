@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from selfpos.errors import SelfposError
 from selfpos.evaluation import TasksFailedError, evaluate, read_scores, task_identity
 from selfpos.evaluation.embed import tokenise
 from selfpos.evaluation.encoder import identity, load_encoder, model_name
+from selfpos.scores.examples import examples_file, read_examples
 from selfpos.scores.files import last_scores
 from selfpos.storage.hashing import content_hash
 from tests.helpers.command import CommandLine
@@ -173,6 +174,43 @@ def test_interruption_is_not_a_failing_task(
     monkeypatch.setattr(type(task), "load_data", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate(tiny_base, [task], tmp_path, name="tiny")
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), ValueError("out of memory")])
+def test_a_task_that_is_stopped_goes_on_after_the_subsets_that_are_done(
+    stop: BaseException, tiny_base: Path, tmp_path: Path, sts_task: MakeTask
+) -> None:
+    from mteb.abstasks import AbsTaskSTS
+
+    from selfpos.evaluation.tasks import with_data
+
+    one, two = (sts_task(seed=seed) for seed in (0, 1))
+    for part in (one, two):
+        part.load_data()
+    data = {"one": one.dataset, "two": two.dataset}
+    languages = {subset: ["eng-Latn"] for subset in data}
+    metadata = one.metadata.model_copy(update={"eval_langs": languages})
+
+    def stopping_at(stopped: str, fault: BaseException) -> AbsTask:
+        def evaluated(self: AbsTask, *given: Any, hf_subset: str, **more: Any) -> Any:
+            if hf_subset == stopped:
+                raise fault
+            return AbsTaskSTS._evaluate_subset(self, *given, hf_subset=hf_subset, **more)
+
+        return with_data(AbsTaskSTS, metadata, lambda: data, transforms=False, _evaluate_subset=evaluated)
+
+    with pytest.raises((KeyboardInterrupt, TasksFailedError)):
+        evaluate(tiny_base, [stopping_at("two", stop)], tmp_path / "out", name="tiny")
+    again = stopping_at("one", ValueError("the first subset is run again"))
+    (score,) = evaluate(tiny_base, [again], tmp_path / "out", name="tiny").values()
+    (whole,) = evaluate(tiny_base, [stopping_at("", stop)], tmp_path / "whole", name="tiny").values()
+    assert score.main_score == whole.main_score
+    parts, expected = (
+        {part.subset: part.arrays["scores"] for part in read_examples(examples_file(file), "one")}
+        for file in (score.file, whole.file)
+    )
+    assert parts.keys() == expected.keys() == {"one", "two"}
+    assert all((parts[subset] == expected[subset]).all() for subset in parts)
 
 
 def test_a_task_draws_the_same_samples_for_every_model(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,21 @@ from datasets import Dataset
 
 from selfpos import operations
 from selfpos.data.probe import ProbeTask, write_probe
+from selfpos.errors import SelfposError
+from selfpos.positioning.folds import LARGEST, Folds, check_records
+from selfpos.positioning.live import LiveModel, check_live
 from selfpos.positioning.objective import Batch, PairProbe
 from selfpos.positioning.smooth import ScoredPairs
 from selfpos.recipe import TaskSource, TrainingSettings
+from selfpos.storage.model_folder import open_model
 from selfpos.tasks import get_task
 from selfpos.tasks.measure import PairMeasure
 from selfpos.tasks.types.candidates import CandidatePairs
-from tests.helpers.adapters import state
+from selfpos.training.validation import task_measure
+from tests.helpers.adapters import edit_json, state
 from tests.helpers.command import CommandLine
 from tests.helpers.files import write_lines
-from tests.training.test_rerankers import reranker, words
+from tests.training.test_rerankers import default_prompt_of, reranker, words
 
 
 def questions(file: Path, right: str, wrong: str, count: int = 120) -> Path:
@@ -43,9 +49,10 @@ def questions(file: Path, right: str, wrong: str, count: int = 120) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`base`, and two specialists of it, each of which tells two words apart."""
+    """`base`, with a default prompt, and two specialists of it, each of which tells two words apart."""
     place = tmp_path_factory.mktemp("rerankers")
     base = reranker(place)
+    edit_json(base / "config_sentence_transformers.json", **default_prompt_of("h i: "))
     settings = TrainingSettings(steps=60, batch_size=32, learning_rate=3e-3)
     for name, right, wrong in (("one", "a", "b"), ("two", "c", "q")):
         source = TaskSource(type="reranking", data=str(questions(place / f"{name}.jsonl", right, wrong)))
@@ -101,7 +108,7 @@ def test_two_rerankers_are_positioned(
         for task in probe:
             assert rivals[name][task] == pytest.approx(by_hand(folder, probe[task])[1], abs=1e-6)
     mean = np.mean([precision for _, precision in measured.values()])
-    assert mean > 0.9 and mean >= max(np.mean([*scores.values()]) for scores in rivals.values()) - 0.05
+    assert mean > 0.9 and mean > max(np.mean([*scores.values()]) for scores in rivals.values())
 
 
 def test_the_smooth_measure_is_the_loss_by_question() -> None:
@@ -123,3 +130,57 @@ def test_a_batch_holds_pairs() -> None:
     records = Dataset.from_dict({"query": ["q"], "candidate": ["x"], "label": [1.0]})
     batch = PairProbe("task", CandidatePairs(), records, 0.05).everything()
     assert isinstance(batch, Batch) and batch.columns == [[("q", "x")]] and batch.count == 1
+
+
+def test_a_question_is_read_with_all_its_candidates_or_not_at_all() -> None:
+    names = [f"q{number}" for number in range(LARGEST + 100)]
+    records = Dataset.from_list(
+        [
+            {"query": name, "candidate": f"{side} of {name}", "label": label}
+            for side, label in (("right", 1.0), ("wrong", 0.0))
+            for name in names
+        ]
+    )
+    kind = CandidatePairs()
+    probe = PairProbe("task", kind, records, 0.05)
+    (found,) = Folds({"task": probe}, 0.05, seed=0).tasks.values()
+    assert found.measure.count == LARGEST and found.measure.usable == LARGEST
+    drawn = probe.sample(LARGEST, seed=0)
+    sides = Counter(question for question, _ in drawn.columns[0])
+    assert len(sides) == LARGEST and set(sides.values()) == {2} and drawn.labels is not None
+    assert drawn.labels.sum() == LARGEST and set(names[:LARGEST]) != set(sides)
+    assert probe.sample(LARGEST + 100, seed=0).count == len(records)
+    scored = np.arange(6)[:, None]
+    measure = task_measure(kind, records, "", 3)
+    assert len(measure.texts) == 6 and measure.score(torch.from_numpy(scored)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("prompt", ["", "h i j: "])
+def test_the_live_model_scores_a_pair_as_the_model_does(prompt: str, tmp_path: Path) -> None:
+    from sentence_transformers import CrossEncoder
+
+    base = reranker(tmp_path)
+    if prompt:
+        edit_json(base / "config_sentence_transformers.json", **default_prompt_of(prompt))
+    pairs: Any = [("d e", "a f g"), ("d e h", "b"), ("k", "l m n o p d e")]
+    live = LiveModel(open_model(base), [], in_pairs=True)
+    expected = CrossEncoder(str(base), device="cpu").predict(pairs, activation_fn=torch.nn.Identity())
+    with torch.no_grad():
+        np.testing.assert_allclose(live.embed(pairs)[:, 0].numpy(), expected, atol=1e-6)
+
+
+def test_a_base_with_several_outputs_is_refused(tmp_path: Path) -> None:
+    base = reranker(tmp_path, num_labels=3)
+    with pytest.raises(SelfposError, match="gives 3 numbers for a pair of texts"):
+        check_live(open_model(base))
+
+
+@pytest.mark.parametrize("grades", [[0.4, 0.1, 0.2, 0.3], [1.0, 0.9, 0.1, 0.0], [0.9, 0.1, 0.2, 0.3]])
+def test_a_probe_needs_a_question_with_a_right_and_a_wrong_candidate(grades: list[float]) -> None:
+    texts = {"query": ["q", "q", "r", "r"], "candidate": ["x", "y", "x", "y"], "label": grades}
+    probe = PairProbe("task", CandidatePairs(), Dataset.from_dict(texts), 0.05)
+    if grades == [0.9, 0.1, 0.2, 0.3]:
+        check_records({"task": probe}, 0.05, seed=0)
+        return
+    with pytest.raises(SelfposError, match="no question has both a right and a wrong candidate"):
+        check_records({"task": probe}, 0.05, seed=0)

@@ -137,9 +137,6 @@ def test_the_papers_loss_learns_from_the_pairs_that_are_alike(tiny_base: Path, t
     assert read_manifest(tmp_path / "out")["losses"] == {"sts": "MultipleNegativesRankingLoss"}
 
 
-# Prompts
-
-
 def test_a_tracker_that_is_not_installed_and_a_device_that_is_not_there_are_refused(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,9 +158,6 @@ def test_tensorboard_follows_the_training_beside_the_output(tiny_base: Path, tmp
     assert list((tmp_path / "out.logs").glob("events.*"))
     assert content_hash(tmp_path / "out") == content_hash(tmp_path / "plain")
     assert "report_to" not in json.dumps(read_manifest(tmp_path / "out"))
-
-
-# Batches by length
 
 
 def lengthy(task: str, count: int) -> Dataset:
@@ -222,9 +216,6 @@ def test_records_that_share_texts_still_give_full_batches_by_length() -> None:
     lopsided = Dataset.from_dict({"text": [str(i) for i in range(40)], "label": [0] * 36 + [1] * 4})
     batches = list(LengthBatchSampler(lopsided, get_task("classification"), 4, torch.Generator(), 0))
     assert all(sorted(lopsided[batch]["label"]) == [0, 0, 1, 1] for batch in batches) and len(batches) == 2
-
-
-# What runs out
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,3 @@ def test_specialists_with_prompts_of_their_own_are_merged_and_keep_them(
         SelfposError, match="has the prompt 'c ' under 'BitextMining', where another model has 'b '"
     ):
         merge(tiny_base, [tmp_path / "bitext", tmp_path / "other"], "average", tmp_path / "none")
-
-
-# Validation

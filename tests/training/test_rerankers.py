@@ -52,6 +52,11 @@ def reranker(place: Path, **fields: Any) -> Path:
     return place / "base"
 
 
+def default_prompt_of(text: str) -> dict[str, Any]:
+    """The settings of a model that sets `text` before all it reads."""
+    return {"prompts": {"ask": text, "other": "k "}, "default_prompt_name": "ask"}
+
+
 def words(draw: random.Random, count: int) -> list[str]:
     return [" ".join(draw.choices("defghijklmnop", k=4)) for _ in range(count)]
 
@@ -143,9 +148,14 @@ def test_a_reranker_learns_to_rank_and_keeps_its_best_state(tmp_path: Path, self
     assert score(measure, model) > 0.9 > score(measure, start)
 
 
-@pytest.mark.parametrize("grades", [[1, 0, 0, 1], [0.2, 0.7, 1.0, 0.0], ["yes", "no", "no", "yes"]])
-def test_the_loss_is_binary_cross_entropy(grades: list[Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("grades", "prompt"),
+    [([1, 0, 0, 1], ""), ([0.2, 0.7, 1.0, 0.0], "h i j: "), (["yes", "no", "no", "yes"], "")],
+)
+def test_the_loss_is_binary_cross_entropy(grades: list[Any], prompt: str, tmp_path: Path) -> None:
     base = reranker(tmp_path)
+    if prompt:  # which `predict` sets before each pair
+        edit_json(base / "config_sentence_transformers.json", **default_prompt_of(prompt))
     data = single(tmp_path / "data.jsonl", grades, "label")
     source = TaskSource(type="reranking", data=str(data))
     settings = TrainingSettings(steps=1, batch_size=80, learning_rate=1e-5)
@@ -235,6 +245,8 @@ def test_what_cannot_be_is_refused_before_it_is_trained(tmp_path: Path, selfpos:
     sparse = splade(tmp_path / "sparse")
     raw = single(tmp_path / "raw.jsonl", [5.5, -3.0, 0.5, 2.0])
     steps = single(tmp_path / "steps.jsonl", [0, 1, 2, 3], "relevance")
+    raw_lists = tmp_path / "raw-lists.jsonl"
+    write_lines(raw_lists, [*listed([1, 0, 0], [5.5, -3.0, 0.5])] * 20)
     embedding = tmp_path / "embedding"
     plain_bert(embedding)
     (embedding / "modules.json").write_text(
@@ -250,6 +262,7 @@ def test_what_cannot_be_is_refused_before_it_is_trained(tmp_path: Path, selfpos:
         (embedding, data, ["--model-type", "cross-encoder"], "without the head of a cross-encoder"),
         (sparse, data, [], "is a SparseEncoder: such models are merged"),
         (classes, data, [], "gives 3 numbers for a pair of texts"),
+        (base, raw_lists, [], "holds the grade 5.5; a cross-encoder learns grades from 0"),
         (base, raw, [], "holds the grade 5.5; a cross-encoder learns grades from 0"),
         (base, steps, [], "holds the grade 2; a cross-encoder learns grades from 0"),
         (base, data, ["--prompt", "ask: "], "trained without prompts"),
@@ -308,6 +321,65 @@ def test_records_become_pairs() -> None:
     assert made == [("q", "one", 0.9), ("q", "two", 0.2), ("r", "three", 0.4)]
     with pytest.raises(SelfposError, match="none of 1 candidates has a question"):
         kind.canonical(Dataset.from_dict({"query": ["q"], "passage": [" "], "score": [0.5]}))
+
+
+def listed(*grades: Any, **texts: Any) -> Dataset:
+    """Questions with a positive and two negatives, and these lists of grades."""
+    record = {"query": "q", "positive": ["p"], "negative": ["n", "m"]} | texts
+    return Dataset.from_list([record | {"score": list(one)} for one in grades])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (listed([0.9, 0.2, 0.0]), [("p", 0.9), ("n", 0.2), ("m", 0.0)]),
+        (listed([0.9, 0.2, 0.1], negative=[" ", "m"]), [("p", 0.9), ("m", 0.1)]),
+        (listed([0.9, 0.2, 0.1], negative=["n", None]), [("p", 0.9), ("n", 0.2)]),
+        (listed([0.9, None, float("nan")]), [("p", 0.9)]),
+        (listed([0.9, 0.2, 0.1], positive="p"), [("p", 0.9), ("n", 0.2), ("m", 0.1)]),
+        (listed([0.2, 0.1], positive=[]), [("n", 0.2), ("m", 0.1)]),
+        (
+            listed([0.9, 0.3], positive=[{"title": "T", "text": "p"}], negative="n"),
+            [("T p", 0.9), ("n", 0.3)],
+        ),
+        (listed(["0.9", "1", "0"]), [("p", 0.9), ("n", 1.0), ("m", 0.0)]),
+    ],
+)
+def test_a_list_of_grades_goes_with_its_candidates(given: Dataset, expected: list[Any]) -> None:
+    kind = CandidatePairs()
+    named = given.rename_columns({"query": "ask", "score": "grades"})
+    for data, columns in ((given, None), (named, {"query": "ask", "score": "grades"})):
+        canonical = kind.canonical(data, columns)
+        assert set(kind.uses(data.column_names, columns)) == set(data.column_names)
+        assert kind.canonical(canonical).to_list() == canonical.to_list()
+        made = kind.prepare(canonical, seed=0)
+        assert [(record["candidate"], record["label"]) for record in made] == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (listed([0.9, 0.2, 5.5]), "'score' holds the grade 5.5; a cross-encoder learns grades from 0"),
+        (listed([0.9, -3.0, 0.1]), "'score' holds the grade -3.0"),
+        (listed(["good", "0", "1"]), "'score' holds the grade 'good'"),
+        (listed([0.9, 0.2]), "record 1 has 2 grades in column 'score' for 1 positives and 2 negatives"),
+        (listed([1, 0, 0], []), "record 2 has 0 grades"),
+        (listed([0.9, 0.2], positive=" ", negative=[" "]), "none of 1 questions has a candidate with a text"),
+    ],
+)
+def test_lists_of_grades_that_cannot_be_are_refused(given: Dataset, reason: str) -> None:
+    with pytest.raises(SelfposError, match=reason):
+        CandidatePairs().canonical(given)
+
+
+def test_one_number_beside_lists_is_no_grade_of_each() -> None:
+    margins = listed([1, 0, 0]).remove_columns("score").add_column("score", [3.5])
+    with pytest.raises(
+        SelfposError, match=r"'score' holds one number a record.*leave it out, --column score="
+    ):
+        CandidatePairs().canonical(margins)
+    made = CandidatePairs().prepare(CandidatePairs().canonical(margins, {"score": ""}), seed=0)
+    assert made["label"][:] == [1.0, 0.0, 0.0]
 
 
 def test_the_class_decides_where_nothing_is_said(tmp_path: Path, selfpos: CommandLine) -> None:

@@ -40,7 +40,10 @@ def interval(values: Iterable[float]) -> Interval:
 
 
 def p_value(values: Iterable[float], mean: float) -> float:
-    """Two-sided p of Student's t test that `values` have this mean; 1 for a single value."""
+    """Two-sided p of Student's t test that `values` have this mean; 1 for a single value.
+
+    It is below 0.05 where `interval` does not include `mean`.
+    """
     sample = np.array(list(values), dtype=np.float64)
     gap = abs(float(sample.mean()) - mean) if len(sample) > 1 else 0.0
     if gap == 0:
@@ -53,7 +56,8 @@ def paired_bootstrap(differences: Sequence[float], *, draws: int = 10_000, seed:
     """Mean of paired differences with a 95 % interval from resamples of the pairs.
 
     The percentile interval of n pairs is too narrow: by √((n − 1)/n), and as a normal interval is beside
-    Student's t. Its arms are widened by that ratio (after Hesterberg 2015, arXiv 1411.5279).
+    Student's t. For five pairs it covers 83 %. Its arms are widened by that ratio (after Hesterberg 2015,
+    arXiv 1411.5279).
     """
     sample = np.array(differences, dtype=np.float64)
     mean, n = float(sample.mean()), len(sample)

@@ -1,4 +1,8 @@
-"""Second stages: other heads on the fixed trunks of trained networks."""
+"""Second stages: other heads on the fixed trunks of trained networks.
+
+They are trained further (two-phase), trained from scratch (cRT, SMOTE), rescaled (LWS, τ-norm), or class
+means (NCM).
+"""
 
 from __future__ import annotations
 
@@ -215,7 +219,10 @@ def smote(stage: Stage) -> Heads:
 
 
 def _interpolated(x: np.ndarray, y: Ints, counts: Ints, seed: int) -> tuple[np.ndarray, Ints]:
-    """Features (n, F) and labels (n,), balanced by SMOTE; the only example of a class is copied first."""
+    """Features (n, F) and labels (n,), balanced by SMOTE with at most as many neighbours as a class has.
+
+    The example of a class with a single one is copied first.
+    """
     need_samplers()
     from imblearn.over_sampling import SMOTE
 

@@ -103,8 +103,8 @@ def mixup(
 def remix(
     images: Tensor, targets: Tensor, counts: Tensor, rngs: Sequence[np.random.Generator]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """mixup's images with the label of the rarer class alone, where sizes differ by κ and it has a share ≥ 1
-    − τ.
+    """mixup's images, but with the label of the rarer class alone where class sizes differ by κ = 3 or more
+    and its image has a share above 1 − τ = ½.
     """
     mixed, others, shares = mixup(images, targets, counts, rngs)
     ratio = counts.gather(1, targets.T).T / counts.gather(1, others.T).T

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from selfpos.errors import SelfposError
 from selfpos.tasks import forms, labels
 from selfpos.tasks.task import TaskType
-from selfpos.tasks.types.retrieval import Reranking
+from selfpos.tasks.types.retrieval import Reranking, gathered
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -20,8 +20,8 @@ GRADES = "score"
 
 
 class CandidatePairs(Reranking):
-    """Record: as of reranking, with a `score` for each of its positives and then of its negatives where the
-    candidates are graded from 0 to 1.
+    """Record: as of reranking; where the candidates are graded, with a list in `score`, a grade from 0 to 1
+    for each positive and then for each negative.
 
     Sets with one candidate a record are gathered by question by their label, or by their grade, in `label`,
     `relevance`, … or `score`. Prepared: a pair a record, with 1 for right, 0 for wrong, or the grade. Loss:
@@ -30,6 +30,8 @@ class CandidatePairs(Reranking):
     each question's candidates.
     """
 
+    columns: ClassVar[Mapping[str, tuple[str, ...]]] = {**Reranking.columns, GRADES: (GRADES,)}
+    optional = frozenset({GRADES})
     text_columns = ("query", "candidate")
     target = "label"
     loss_name = "binary-cross-entropy"
@@ -40,10 +42,12 @@ class CandidatePairs(Reranking):
         found = [] if columns else self.forms_of(dataset.column_names)
         if found and _is_graded(labels.values_of(dataset, found[2])):
             dataset = _by_question(dataset, *found)
-        if not columns and GRADES in dataset.column_names and forms.is_list(dataset, GRADES):
-            texts = dataset.remove_columns(GRADES)
-            return TaskType.canonical(self, texts).add_column(GRADES, dataset[GRADES][:])
-        return super().canonical(dataset, columns)
+        elif found:
+            return super().canonical(dataset)
+        sources = self.find_columns(dataset.column_names, columns)
+        if GRADES not in sources:
+            return super().canonical(dataset, columns)
+        return TaskType.canonical(self, _with_grades_checked(dataset, sources), columns)
 
     def forms_of(self, present: Sequence[str]) -> list[str]:
         """Question, candidate and label, or else score, of a set with one candidate a record."""
@@ -62,11 +66,15 @@ class CandidatePairs(Reranking):
                 [side] if isinstance(side, str) else list(side)
                 for side in (record["positive"], record["negative"])
             )
-            grades = record.get(GRADES) or [1.0] * len(right) + [0.0] * len(wrong)
+            grades = record.get(GRADES, [1.0] * len(right) + [0.0] * len(wrong))
             for candidate, grade in zip([*right, *wrong], grades, strict=True):
                 pairs.append((record["query"], candidate, float(grade)))
         names = (*self.text_columns, "label")
         return Records.from_list([dict(zip(names, pair, strict=True)) for pair in pairs])
+
+    def _check(self, dataset: Dataset, name: str, source: str) -> None:
+        if name != GRADES:  # which `canonical` has checked
+            super()._check(dataset, name, source)
 
 
 def for_cross_encoder(task_type: TaskType) -> TaskType:
@@ -92,34 +100,88 @@ def _number(value: Any) -> float | None:
     return number if number == number else None
 
 
+def _grade(value: Any, column: str) -> float | None:
+    """A grade, None where there is none. Raises SelfposError for one that is not from 0 to 1."""
+    grade = _number(value)
+    if grade is None and labels.word(value) in labels.UNLABELLED:
+        return None
+    if grade is None or not 0 <= grade <= 1:
+        raise SelfposError(
+            f"column '{column}' holds the grade {value!r}; a cross-encoder learns grades from 0 (wrong) "
+            "to 1 (right): divide them by the highest, or put a teacher's raw scores through a sigmoid"
+        )
+    return grade
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
 def _by_question(dataset: Dataset, question: str, candidate: str, column: str) -> Dataset:
-    """Graded candidates gathered by question, without those that have no grade or no text."""
+    """Graded candidates gathered by question, without those that have no question or no grade."""
     from datasets import Dataset as Records
 
     dataset = forms.plain_texts(dataset, [question, candidate], asks=False)
-    sides: dict[str, dict[str, list[Any]]] = defaultdict(lambda: {"positive": [], "negative": []})
-    grades: dict[str, dict[str, list[float]]] = defaultdict(lambda: {"positive": [], "negative": []})
+    graded: list[tuple[str, tuple[str, float], bool]] = []
     values = labels.values_of(dataset, column)
     for query, text, value in zip(dataset[question], dataset[candidate], values, strict=True):
-        grade = _number(value)
-        if grade is None and labels.word(value) in labels.UNLABELLED:
-            continue
-        if grade is None or not 0 <= grade <= 1:
-            raise SelfposError(
-                f"column '{column}' holds the grade {value!r}; a cross-encoder learns grades from 0 (wrong) "
-                "to 1 (right): divide them by the highest, or put a teacher's raw scores through a sigmoid"
-            )
-        if not (isinstance(query, str) and isinstance(text, str) and query.strip() and text.strip()):
-            continue
-        side = "positive" if grade >= RIGHT else "negative"
-        sides[query][side].append(text)
-        grades[query][side].append(grade)
-    if not sides:
+        grade = _grade(value, column)
+        if grade is not None and not _is_blank(query) and not _is_blank(text):
+            graded.append((query, (text, grade), grade >= RIGHT))
+    if not graded:
         raise SelfposError(f"none of {len(dataset)} candidates has a question, a text and a grade")
+    sides = gathered(graded)
     return Records.from_dict(
         {
             "query": list(sides),
-            **{side: [found[side] for found in sides.values()] for side in ("positive", "negative")},
-            GRADES: [found["positive"] + found["negative"] for found in grades.values()],
+            "positive": [[text for text, _ in right] for _, right in sides.values()],
+            "negative": [[text for text, _ in wrong] for wrong, _ in sides.values()],
+            GRADES: [[grade for _, grade in right + wrong] for wrong, right in sides.values()],
         }
     )
+
+
+def _with_grades_checked(dataset: Dataset, sources: Mapping[str, str]) -> Dataset:
+    """The records of graded lists without candidates that have no text or no grade, and without questions
+    that have no candidate left.
+    """
+    from datasets import Dataset as Records
+
+    column = sources[GRADES]
+    if not forms.is_list(dataset, column):
+        raise SelfposError(
+            f"column '{column}' holds one number a record; a record with several candidates needs a list, a "
+            f"grade for each of its positives and then of its negatives: or leave it out, --column {GRADES}="
+        )
+    texts = [source for name, source in sources.items() if name != GRADES]
+    plain = forms.plain_texts(dataset.select_columns([*texts, column]), texts, asks=True, blanks=True)
+    kept: dict[str, list[Any]] = {source: [] for source in plain.column_names}
+    for number, record in enumerate(plain, start=1):
+        sides = [_listed(record[sources[side]]) for side in ("positive", "negative")]
+        grades = _listed(record[column])
+        if len(grades) != sum(map(len, sides)):
+            raise SelfposError(
+                f"record {number} has {len(grades)} grades in column '{column}' for "
+                f"{len(sides[0])} positives and {len(sides[1])} negatives; give each a grade, in this order"
+            )
+        graded = list(zip((_grade(value, column) for value in grades), itertools.chain(*sides), strict=True))
+        used = [
+            [(grade, text) for grade, text in part if grade is not None and not _is_blank(text)]
+            for part in (graded[: len(sides[0])], graded[len(sides[0]) :])
+        ]
+        if not any(used):
+            continue
+        record |= {
+            sources["positive"]: [text for _, text in used[0]],
+            sources["negative"]: [text for _, text in used[1]],
+            column: [grade for grade, _ in itertools.chain(*used)],
+        }
+        for source, values in kept.items():
+            values.append(record[source])
+    if not kept[column]:
+        raise SelfposError(f"none of {len(dataset)} questions has a candidate with a text and a grade")
+    return Records.from_dict(kept)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]

@@ -296,14 +296,20 @@ def _lacks_text(side: str | list[str] | None) -> bool:
     return not side or (isinstance(side, str) and not side.strip())
 
 
+def gathered(candidates: Iterable[tuple[str, Any, bool]]) -> dict[str, tuple[list[Any], list[Any]]]:
+    """Question → its wrong and its right candidates, from (question, candidate, whether it is right)."""
+    sides: dict[str, tuple[list[Any], list[Any]]] = defaultdict(lambda: ([], []))
+    for question, candidate, right in candidates:
+        sides[question][right].append(candidate)
+    return sides
+
+
 def _by_question(dataset: Dataset, question: str, candidate: str, label: str) -> Dataset:
     """Candidates gathered by question; without questions whose candidates are all right or all wrong."""
     from datasets import Dataset as Records
 
     dataset = forms.labelled(dataset, label)
-    sides: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
-    for query, text, right in zip(dataset[question], dataset[candidate], dataset[label], strict=True):
-        sides[query][right].append(text)
+    sides = gathered(zip(dataset[question], dataset[candidate], dataset[label], strict=True))
     both = {query: side for query, side in sides.items() if all(side)}
     if not both:
         raise SelfposError(f"none of {len(sides)} questions has both a right and a wrong candidate")
