@@ -66,7 +66,10 @@ def test_names_that_all_configurations_share_are_those_of_all_languages(tmp_path
     ("metadata", "message"),
     [
         ("dataset_info: [", r"README.md: its metadata is not YAML: .*; mend or remove it"),
-        (f"a: {'x' * 1_000_001}", r"README.md: its metadata is not YAML: it has .* expected at most"),
+        (
+            f"dataset_info: {'x' * 1_000_001}",
+            r"README.md: its metadata is not YAML: it has .* expected at most",
+        ),
         (
             "dataset_info: {features: [{name: label, dtype: {class_label: {names: {1: a, 2: b}}}}]}",
             r"README.md: its metadata, .*: labels are numbered 1, 2; expected 0, 1 and so on; mend",
@@ -83,6 +86,26 @@ def test_metadata_that_cannot_be_read_is_named(tmp_path: Path, metadata: str, me
     for place in (tmp_path, file):
         with pytest.raises(SelfposError, match=message):
             load_source(str(place), get_task("classification"))
+
+
+@pytest.mark.parametrize(
+    "readme",
+    [
+        "---\n\n# Project\n\nUsage: see docs\n\n- a: [b\n",
+        "---\nUsage: a: b\n\n---\n# Project\n",
+        "---\ntitle: {{ page.title }}: x\nlayout: [\n---\n",
+        "# Project\n---\ndataset_info: [\n---\n",
+        "---\ntags: [a\n",
+    ],
+)
+@pytest.mark.parametrize("above", [False, True])
+def test_a_readme_of_something_else_is_no_card(tmp_path: Path, readme: str, above: bool) -> None:
+    (tmp_path / "README.md").write_text(readme)
+    folder = tmp_path / "data" if above else tmp_path
+    file = write_lines(folder / "train.jsonl", [{"text": f"t {n}", "label": n % 2} for n in range(4)])
+    for place in (folder, file):
+        found = load_source(str(place), get_task("classification"))
+        assert found.dataset["label"][:] == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize(

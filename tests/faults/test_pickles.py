@@ -153,7 +153,7 @@ def test_pickled_shards_are_read_when_all_are_there(
     torch.testing.assert_close(read, weights, atol=0, rtol=0)
     if indexed:
         torch.save({name: weights[name] for name in halves[1][1:]}, model / SHARDS[1])
-        with pytest.raises(SelfposError, match="says that .* holds the tensor"):
+        with pytest.raises(SelfposError, match=r"says that .* holds the tensor"):
             without_pickles(model)
     (model / SHARDS[1]).unlink()
     with pytest.raises(SelfposError, match="does not exist" if indexed else "are not all there"):
