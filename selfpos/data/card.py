@@ -15,7 +15,7 @@ from selfpos.errors import SelfposError
 from selfpos.storage.documents import parse_yaml
 
 METADATA = re.compile(r"\A\s*---[ \t]*\n(.*?)^---[ \t]*$", re.DOTALL | re.MULTILINE)
-OF_A_DATA_SET = re.compile(r"^(configs|dataset_info)[ \t]*:", re.MULTILINE)
+OF_A_DATA_SET = re.compile(r"^[\"']?(configs|dataset_info)[\"']?[ \t]*:", re.MULTILINE)
 """What the metadata of a data set has, and the front matter of a project or a page has not."""
 
 

@@ -15,6 +15,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
@@ -279,8 +280,12 @@ def _csv(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
     import pandas as pd
 
     with _opened(file) as raw:
-        head = QUOTED.sub("", raw.readline(MOST_LINE).decode("utf-8-sig", errors="replace"))
-    separator = max(",;\t", key=head.count)  # a spreadsheet may write another than the comma
+        lines = (
+            line.decode("utf-8-sig", errors="replace") for line in iter(partial(raw.readline, MOST_LINE), b"")
+        )
+        head = QUOTED.sub("", next((line for line in lines if line.strip()), ""))
+    # a spreadsheet may write another than the comma
+    separator = "," if "," in head else max(";\t", key=head.count)
     _refuse_columns(file, head.count(separator) + 1)
     names: list[str] = []
     try:
