@@ -337,27 +337,6 @@ def test_hub_set_with_configuration_and_revision(monkeypatch: pytest.MonkeyPatch
     assert found.dataset.to_list() == PAIRS
 
 
-def test_hub_set_in_the_beir_layout(monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
-    tables: dict[str, list[dict[str, Any]]] = {
-        "corpus": [{"_id": "d", "title": "A", "text": "b"}],
-        "queries": [{"_id": "q", "text": "what?"}],
-        "default": [{"query-id": "q", "corpus-id": "d", "score": 1}],
-    }
-    splits = {"corpus": "corpus", "queries": "queries", "default": "train"}
-
-    def load(name: str, config: str, *, split: str, revision: str | None) -> datasets.Dataset:
-        assert split == splits[config]
-        return datasets.Dataset.from_list(tables[config])
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda name, revision: list(tables))
-    assert load_source("hub:mteb/scifact", get_task("retrieval")).dataset.to_list() == [
-        {"anchor": "what?", "positive": "A b"}
-    ]
-
-
 def test_the_hub_does_not_answer() -> None:
     with pytest.raises(
         OperationError,
