@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pytest
 
+from selfpos.data import columnar, files
 from selfpos.data.sources import load_source
 from selfpos.data.tables import aligned
 from selfpos.errors import SelfposError
@@ -138,6 +140,36 @@ def test_sets_whose_labels_do_not_fit_are_named(tmp_path: Path) -> None:
     points = write_lines(tmp_path / "b.jsonl", [{"text": "c", "label": 0.5}, {"text": "d", "label": 1.5}])
     with pytest.raises(SelfposError, match=r"b.jsonl' has numbers in 'label', where others have text"):
         load_source([str(words), str(points)], get_task("classification"))
+
+
+def test_json_lines_called_json_may_be_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MOST_JSON", 1_000)
+    rows = [{"text": f"t {n}", "label": n} for n in range(200)]
+    file = write_lines(tmp_path / "a.json", rows)
+    assert files.read_records(file) == rows
+    file.write_text("\n".join(json.dumps(["q", f"a {n}"]) for n in range(200)))
+    assert len(files.read_records(file)) == 200
+    for indent in (None, 1):
+        file.write_text(json.dumps({"rows": rows}, indent=indent))
+        with pytest.raises(SelfposError, match="more than 1,000 characters in one JSON value"):
+            files.read_records(file)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_arrow_file_is_read_part_by_part(
+    stream: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(columnar, "ROWS", 3)
+    batches = pa.table({"a": range(10), "b": range(10)}).to_batches(max_chunksize=5)
+    made = pa.ipc.new_stream if stream else pa.ipc.new_file
+    with made(tmp_path / "a.arrow", batches[0].schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    parts = columnar.batches(tmp_path / "a.arrow", ["a"], parquet=False)[1]
+    assert [part.to_pydict() for part in parts] == [
+        {"a": one} for one in ([0, 1, 2], [3, 4], [5, 6, 7], [8, 9])
+    ]
+    assert files.read_records(tmp_path / "a.arrow") == [{"a": n, "b": n} for n in range(10)]
 
 
 def saved(folder: Path, values: list[Any], kind: Any) -> str:
