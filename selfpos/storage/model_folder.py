@@ -20,7 +20,6 @@ from selfpos.storage.file_kinds import (
     CONFIG,
     HEADS_ENDINGS,
     INDEX,
-    MANIFEST,
     MODULES,
     PICKLED,
     PICKLED_INDEX,
@@ -37,7 +36,7 @@ from selfpos.storage.hashing import content_hash
 from selfpos.storage.inside import inside, refuse_links_out
 from selfpos.storage.loading import check_settings
 from selfpos.storage.locate import hub_snapshot
-from selfpos.storage.manifest import read_json
+from selfpos.storage.manifest import read_json, read_manifest
 from selfpos.storage.networks import SPLIT_ON_LOADING, TRANSFORMERS, Network, loaded, networks, task_of
 from selfpos.storage.numbers import STORED, TORCH, to_float32
 from selfpos.storage.tensor_file import TensorEntry, read_header
@@ -110,10 +109,10 @@ class ModelFolder:
             if file.suffix in HEADS_ENDINGS and not file.stem.startswith(TRAINING_STATES)
         ]
 
-    @property
+    @cached_property
     def manifest(self) -> dict[str, Any]:
-        """What made the folder; empty where it does not say."""
-        return self.config(MANIFEST)
+        """What made the folder; empty where it does not say. Raises as `read_manifest` does."""
+        return read_manifest(self.path)
 
     def config(self, file: str) -> dict[str, Any]:
         """The JSON object in `file` (relative path); empty where it does not exist. Not to be changed."""
