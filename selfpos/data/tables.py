@@ -243,8 +243,11 @@ def _spill(
     lists = {name for record in first for name, value in record.items() if isinstance(value, list)}
 
     def chosen() -> Iterator[dict[str, Any]]:
+        known = dict(names)
         for record in records():
-            if (late := record.keys() - names.keys()) and set(choose([*names, *late])) != set(used):
+            late = [name for name in record if name not in known]
+            known |= dict.fromkeys(late)
+            if late and set(choose([*known])) != set(used):
                 raise SelfposError(
                     f"{where}: the field '{', '.join(sorted(late))}' is in none of the first {LOOKED_AT:,} "
                     "records, which say what a stream holds; give the first record this field, too, or read "

@@ -116,6 +116,22 @@ def test_a_field_that_a_stream_would_miss_is_named(tmp_path: Path) -> None:
         load_source(file, RETRIEVAL, streaming=True)
 
 
+def test_a_late_field_that_nobody_needs_is_judged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[dict[str, Any]] = [{"query": f"q{n}", "pos": [f"p{n}"]} for n in range(1200)]
+    late = [{"query": f"r{n}", "pos": ["p"], "note": "x"} for n in range(100)]
+    file = str(write_lines(tmp_path / "a.jsonl", rows + late))
+    asked: list[Any] = []
+    uses = type(RETRIEVAL).uses
+    monkeypatch.setattr(
+        type(RETRIEVAL),
+        "uses",
+        lambda self, present, given: asked.append(present) or uses(self, present, given),
+    )
+    assert len(load_source(file, RETRIEVAL, streaming=True).dataset) == 1300 and len(asked) == 2
+
+
 def test_sets_with_other_kinds_of_a_column_are_joined(tmp_path: Path) -> None:
     table, listed = tmp_path / "a.csv", tmp_path / "b.jsonl"
     table.write_text("text,label\na,0\nb,1\n")
