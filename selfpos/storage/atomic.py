@@ -22,7 +22,7 @@ LEFTOVER = re.compile(r"\..+\.\w{8}\.tmp")  # what `write_bytes` writes to, when
 WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 """What a file system says that has no locks: there nothing is taken for abandoned."""
 TORCH_REFUSED = ("PytorchStreamWriter failed", "unexpected pos", "iostream error")
-"""What torch says where the disk refuses, most often for it is full."""
+"""What torch says where a file cannot be written; the system's own reason is lost there."""
 
 
 def refuse_existing(out: Path) -> None:
@@ -90,7 +90,8 @@ def disk_refusal(error: Exception) -> str:
         return f"{error.strerror or error}{f' ({name})' if name else ''}"
     if number := re.search(r"\(os error (\d+)\)", str(error)):
         return os.strerror(int(number[1]))
-    return os.strerror(errno.ENOSPC) if any(sign in str(error) for sign in TORCH_REFUSED) else ""
+    refused = any(sign in str(error) for sign in TORCH_REFUSED)
+    return "a file could not be written, most often for a full disk" if refused else ""
 
 
 def publish(folder: Path, out: Path) -> None:

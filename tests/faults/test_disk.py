@@ -56,6 +56,8 @@ def test_no_writer_ends_in_a_traceback(write: object, small_files: object, tmp_p
 
 def test_other_errors_are_no_refusals() -> None:
     assert disk_refusal(ValueError("x")) == "" and disk_refusal(RuntimeError("os error")) == ""
+    written = disk_refusal(RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"))
+    assert written == "a file could not be written, most often for a full disk"
     assert disk_refusal(OSError(errno.ENOSPC, "full", "read", None, "written")) == "full (written)"
 
 

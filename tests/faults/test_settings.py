@@ -17,6 +17,7 @@ from selfpos.errors import SelfposError, told
 from selfpos.evaluation.load import load_model
 from selfpos.mergekit.recipe import translate_recipes
 from selfpos.publishing.plan import plan_push
+from selfpos.storage.inside import inside
 from selfpos.storage.model_folder import open_model
 from selfpos.training.models import check_base
 
@@ -104,6 +105,15 @@ def test_an_index_may_not_name_what_no_file_system_takes(tiny_base: Path, tmp_pa
     (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "x" * 5000}}))
     with pytest.raises(SelfposError, match="expected a short text"):
         open_model(model)
+
+
+def test_a_name_is_bounded_part_by_part(tmp_path: Path) -> None:
+    for name in ("x" * 255, f"{'x' * 200}/{'y' * 200}", "ü" * 127):
+        assert inside(tmp_path, name, tmp_path / "modules.json") == tmp_path / name
+        assert not (tmp_path / name).is_file()
+    for name in ("x" * 256, f"a/{'y' * 256}", "ü" * 128, "ab/" * 1000, "\ud800" * 100):
+        with pytest.raises(SelfposError, match="expected a short text"):
+            inside(tmp_path, name, tmp_path / "modules.json")
 
 
 @pytest.mark.parametrize("value", ["~", "null"])
