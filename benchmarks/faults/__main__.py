@@ -5,8 +5,9 @@
     python benchmarks/faults --minutes 10          # each fuzzer for ten minutes
 
 Every command runs in a process of its own, under limits of time and of memory. It survives a fault when it
-ends with status 0 and the right bytes, or with the status of a refusal or of a signal and one sentence,
-without a traceback, and leaves nothing half-written.
+ends with status 0, or with the status of a refusal or of a signal and one sentence, without a traceback, and
+leaves nothing half-written. After kills, signals and full disks its output, or that of a second start, must
+have the bytes of work that nothing disturbed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Any
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 from place import ROOT, Place, warm
-from table import TITLES, Row, rows_of, written
+from table import TITLES, Group, Row, rows_of, written
 from trial import Outcome, tried
 
 GROUPS = list(TITLES)
@@ -59,7 +60,14 @@ def main() -> None:
         rows = tried_all(group, Place(Path(folder), hub, options.share), options)
     print(f"{group.__name__}: {time.monotonic() - begun:.0f} s", flush=True)
     if not options.fault:
-        written(options.out, group.__name__, rows)
+        written(options.out, group.__name__, Group(_command(options), rows))
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command line of one group."""
+    group = options.only[0]
+    given = {"fuzzing": f" --minutes {options.minutes:g}", "kills": f" --share {options.share:g}"}
+    return f"python benchmarks/faults --only {group}{given.get(group, '')}"
 
 
 def tried_all(group: Any, place: Place, options: argparse.Namespace) -> list[Row]:

@@ -52,6 +52,7 @@ def full(place: Place, work: Work, expected: dict[str, str], size: int) -> Outco
         return Outcome(f"a full disk: {work.name}", "no file system could be mounted (root is needed)", "")
     try:
         seen = started(work, folder)
+        subprocess.run(["mount", "-o", "remount,size=200m", folder], check=True)  # for a second start
         return _judged(f"a full disk: {work.name}", work, folder, seen, expected)
     finally:
         subprocess.run(["umount", "-l", folder], check=True)
@@ -70,7 +71,9 @@ def _judged(fault: str, work: Work, folder: Path, seen: Seen, expected: dict[str
     why = [*wrongs(trial, seen)]
     if seen.status == 0:
         why += [difference(contents(folder, work.out), expected)]
-    elif seen.status is not None and not work.adds:
+    elif work.adds:  # what it has done may stay, for a second start to go on with
+        why += [again(work, folder, expected)]
+    elif seen.status is not None:
         why += left_over(folder / work.out, seen.status)
     return outcome(fault, why, seen, "" if seen.status else "(done: it fits)")
 
@@ -124,7 +127,10 @@ def unreadable_inputs(place: Place) -> Iterator[Trial]:
         shutil.copy(place.pairs, file)
         file.chmod(0)
         out = place.fresh() / "out"
-        yield Trial("a file that may not be read", words_of(file, out), out, before=as_anyone, memory=2000)
+        says = "not readable|Permission denied"
+        yield Trial(
+            "a file that may not be read", words_of(file, out), out, before=as_anyone, memory=2000, says=says
+        )
 
 
 # ---------------------------------------------------------------- two at once

@@ -48,17 +48,20 @@ def outcomes(place: Place, minutes: float, fault: str) -> Iterator[Outcome]:
         name = f"fuzzed for {minutes:g} min: {opener.name}"
         if seen.status != 0:
             yield Outcome(name, f"the fuzzer ended with {seen.status}: {seen.err[-300:]}", "")
-        for kind, example in faults.items():
-            yield Outcome(name, f"{kind}: {example}", "")
-        yield from [Outcome(name, "", "returns, or one sentence")] * (tried - len(faults))
+        for kind, (count, example) in faults.items():
+            yield from [Outcome(name, f"{kind}: {example}", "")] * count
+        failed = sum(count for count, _ in faults.values())
+        yield from [Outcome(name, "", "returns, or one sentence")] * (tried - failed)
 
 
 def fuzzed(opener: Opener, minutes: float, report: Path) -> int:
-    """Draw contents for so many minutes; writes how many were tried and the faults found."""
+    """Draw contents for so many minutes; writes how many were tried, and of each fault found
+    how many had it and one of them.
+    """
     from hypothesis import HealthCheck, Phase, given, seed, settings
 
     warnings.simplefilter("ignore")
-    end, tried, faults, number = time.monotonic() + 60 * minutes, 0, dict[str, str](), 0
+    end, tried, faults, number = time.monotonic() + 60 * minutes, 0, dict[str, tuple[int, str]](), 0
 
     @settings(
         max_examples=1000,
@@ -79,7 +82,8 @@ def fuzzed(opener: Opener, minutes: float, report: Path) -> int:
         try:
             judged(opener)
         except FoundError as found:
-            faults.setdefault(found.kind, repr(content)[:600])
+            count, example = faults.get(found.kind, (0, repr(content)[:600]))
+            faults[found.kind] = (count + 1, example)
         if tried % 50 == 0:
             report.write_text(json.dumps([tried, faults]))
 

@@ -15,6 +15,7 @@ from works import Work, others, started, works
 SIGNALS = {signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGINT: 130}
 SHARES = (0.2, 0.5, 0.8)
 LATENCY = 10.0  # seconds within which work ends that is told to
+TOO_LATE = 0.3  # seconds before its end in which a signal comes after the work
 RUN_LOCK = "run.lock"  # stays in the folder of a run, also of one that ended well
 BEST_SO_FAR = "is merged"  # a search that is told to end merges its best point, and says so
 
@@ -51,9 +52,11 @@ def told_to_end(place: Place, work: Work, expected: dict[str, str], seconds: flo
 
             seen = started(work, folder, strike=noted)
             late = time.monotonic() - moment[0]
+            if seen.status == 0 and late < TOO_LATE:
+                continue  # it was not tried
             faults = [*_ended(work, folder, seen, status), *_late(late)]
             why = "; ".join(faults) or _then(work, folder, seen, expected)
-            said = seen.sentences[-1].removeprefix("selfpos: ") if seen.sentences else "(done before it came)"
+            said = seen.sentences[-1].removeprefix("selfpos: ") if seen.sentences else "(nothing)"
             yield Outcome(f"{signal.Signals(number).name}: {work.name}", why, said)
 
 
@@ -62,7 +65,7 @@ def _late(seconds: float) -> list[str]:
 
 
 def _ended(work: Work, folder: Path, seen: Seen, status: int) -> Iterator[str]:
-    trial = Trial(work.name, [work.name], None, (0, status))
+    trial = Trial(work.name, [work.name], None, (status,))
     yield from wrongs(trial, seen)
     locks = [lock.name for lock in folder.rglob("*.lock") if lock.name != RUN_LOCK]
     if locks:

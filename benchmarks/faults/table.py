@@ -42,6 +42,19 @@ class Row:
     why: str = ""
 
 
+@dataclass(frozen=True)
+class Group:
+    """The rows of a group, and the command line that made them."""
+
+    command: str
+    rows: Sequence[Row]
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """How many faults there are, and how often they were tried and survived."""
+        return len(self.rows), sum(row.tried for row in self.rows), sum(row.survived for row in self.rows)
+
+
 def rows_of(outcomes: Sequence[Outcome], folder: Path) -> list[Row]:
     """The outcomes counted by fault, without what differs between machines and starts."""
     rows = []
@@ -60,38 +73,43 @@ def neutral(text: str, folder: Path) -> str:
     return printable(re.sub(r"(.)\1{9,}", r"\1…", without))
 
 
-def written(out: Path, group: str, rows: Sequence[Row]) -> None:
+def written(out: Path, name: str, group: Group) -> None:
     """Put the rows of a group in place of its former ones, and write the table."""
     file = out / "faults.json"
     kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    kept[group] = [asdict(row) for row in rows]
+    kept[name] = asdict(group)
     out.mkdir(parents=True, exist_ok=True)
     ordered = {name: kept[name] for name in TITLES if name in kept}
     write_text(file, json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")
-    write_text(out / "faults.md", page({name: [Row(**row) for row in ordered[name]] for name in ordered}))
+    groups = {
+        name: Group(kept["command"], [Row(**row) for row in kept["rows"]]) for name, kept in ordered.items()
+    }
+    write_text(out / "faults.md", page(groups))
 
 
-def page(groups: dict[str, list[Row]]) -> str:
+def page(groups: dict[str, Group]) -> str:
     """The results as Markdown."""
-    everything = [row for rows in groups.values() for row in rows]
-    count = sum(row.tried for row in everything)
-    survived = sum(row.survived for row in everything)
+    listed = [group.counts for name, group in groups.items() if name != "fuzzing"]
+    faults, count, survived = (sum(numbers) for numbers in zip(*listed, strict=True))
+    fuzzed = groups["fuzzing"].counts if "fuzzing" in groups else (0, 0, 0)
     parts = [
         "# Faults and strangers' files",
-        f"Made by `make faults` (`benchmarks/faults`). {len(everything)} faults, tried {count:,} times, "
-        f"survived {survived:,} times. Survived means: in a process of its own, under limits of time and "
-        "memory, the command ended with status 0 and the right bytes, or with the status of a refusal or a "
-        "signal and one sentence, without a traceback, and left nothing half-written. Bytes are "
-        "compared without times, and without the loss curve, which is a mean since the last checkpoint. The "
-        "last column is what was seen most often, with paths cut short.",
+        f"Made by `benchmarks/faults`, each group by the command line above its table. {faults} faults, "
+        f"tried {count:,} times, survived {survived:,} times; {fuzzed[0]} fuzzers, which tried "
+        f"{fuzzed[1]:,} examples, of which {fuzzed[2]:,} were survived. Survived means: in a process of its "
+        "own, under limits of time and memory, the command ended with status 0, or with the status of a "
+        "refusal or a signal and one sentence, without a traceback, and left nothing half-written. After "
+        "kills, signals and full disks the output, or that of a second start, must also have the bytes of "
+        "work that nothing disturbed, but for times and the loss curve, which is a mean since the last "
+        "checkpoint. The last column is what was seen most often, with paths cut short.",
     ]
-    for name, rows in groups.items():
+    for name, group in groups.items():
         cells = [
             [_cell(row.fault), f"{row.tried:,}", _survived(row), _cell(row.saw + _reason(row))]
-            for row in rows
+            for row in group.rows
         ]
         header = ["fault", "tried", "survived", "what the user saw"]
-        parts += [f"## {TITLES[name]}", markdown_table(header, cells)]
+        parts += [f"## {TITLES[name]}", f"`{group.command}`", markdown_table(header, cells)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -61,7 +61,7 @@ class Trial:
         right: says what is wrong with what is there afterwards; empty where nothing is.
         seconds: within which it ends.
         memory: MB that it may use.
-        says: a pattern that the sentence matches.
+        says: a pattern that the sentence matches, which may then be one of the command line's own.
     """
 
     fault: str
@@ -116,7 +116,7 @@ def wrongs(trial: Trial, seen: Seen) -> Iterator[str]:
         yield "a sentence that a terminal obeys"
     if seen.status and trial.says and not re.search(trial.says, told):
         yield f"says nothing of {trial.says!r}"
-    if any("--help)" in sentence for sentence in seen.sentences):
+    if not trial.says and any("--help)" in sentence for sentence in seen.sentences):
         yield "the command line was wrong"
     if trial.out is not None and trial.words[0] != "eval-mteb":  # its output is added to by many
         yield from left_over(trial.out, seen.status)

@@ -52,7 +52,8 @@ def read_beir(folder: Path, parts: Mapping[str, list[Path]]) -> Beir:
         raise SelfposError(f"{folder} lacks {', '.join(missing)}")
     corpus, questions, judged = parts.values()
     documents, queries = _of_files(corpus, PASSAGE), _of_files(questions, QUESTIONS)
-    return joined(documents, queries, chain.from_iterable(map(_judgements, judged)), judged[0])
+    rows = (judgements(_rows(file), file) for file in judged)
+    return joined(documents, queries, chain.from_iterable(rows), judged[0])
 
 
 def _of_files(files: Sequence[Path], names: tuple[str, ...]) -> dict[str, dict[str, str]]:
@@ -167,12 +168,17 @@ def _first(folders: Iterable[Path], split: str) -> list[Path]:
     return next((split_of.files for split_of in found if split_of), [])
 
 
-def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def numbered(records: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The place of each record, in words, and the record."""
+    yield from ((f"record {number}", record) for number, record in enumerate(records, start=1))
+
+
+def _rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The place of each judgement in `file`, and its fields; those of lines have the names of the first line,
     or those that three columns, or TREC's four, have without one.
     """
     if kind_of(file) not in ("", ".tsv"):
-        yield from ((f"record {number}", row) for number, row in enumerate(iter_records(file), start=1))
+        yield from numbered(iter_records(file))
         return
     names: list[str] = []
     for number, line in enumerate(lines_of(file), start=1):
@@ -187,11 +193,16 @@ def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"line {number}", dict(zip(names, chain(cells, repeat(None)), strict=False))
 
 
-def _judgements(file: Path) -> Iterator[tuple[str, str, int]]:
-    """Query, document and grade of each line."""
-    for place, row in _rows(file):
-        cells = [row.get(_named(row, names, file)) for names in (QUERY, DOCUMENT, GRADE)]
-        yield judgement(cells, f"{file}, {place}")
+def judgements(
+    rows: Iterable[tuple[str, Mapping[str, Any]]], where: Path | str
+) -> Iterator[tuple[str, str, int]]:
+    """Query, document and grade of each row, which comes with its place in `where`.
+
+    Raises SelfposError where a row lacks one of them, or the grade is no whole number.
+    """
+    for place, row in rows:
+        cells = [row.get(_named(row, names, where)) for names in (QUERY, DOCUMENT, GRADE)]
+        yield _judgement(cells, f"{where}, {place}")
 
 
 def _named(present: Iterable[str], names: tuple[str, ...], where: Path | str) -> str:
@@ -212,12 +223,11 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def judgement(cells: Iterable[Any], where: str) -> tuple[str, str, int]:
+def _judgement(cells: Iterable[Any], where: str) -> tuple[str, str, int]:
     """Query, document and grade as such. Raises SelfposError where they are not."""
     query, document, grade = cells
     if None not in (query, document) and _is_number(str(grade)) and float(grade).is_integer():
         return str(query), str(document), int(float(grade))
     raise SelfposError(
-        f"{where}: expected query-id, corpus-id and a whole score between tabs, found "
-        f"{query!r}, {document!r}, {grade!r}"
+        f"{where}: expected query-id, corpus-id and a whole score, found {query!r}, {document!r}, {grade!r}"
     )

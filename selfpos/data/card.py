@@ -14,7 +14,9 @@ from selfpos.data.files import LabelNames
 from selfpos.errors import SelfposError
 from selfpos.storage.documents import parse_yaml
 
-METADATA = re.compile(r"\A\s*---[ \t]*\n(.*?)(?:^---[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+METADATA = re.compile(r"\A\s*---[ \t]*\n(.*?)^---[ \t]*$", re.DOTALL | re.MULTILINE)
+OF_A_DATA_SET = re.compile(r"^[\"']?(configs|dataset_info)[\"']?[ \t]*:", re.MULTILINE)
+"""What the metadata of a data set has, and the front matter of a project or a page has not."""
 
 
 def _mappings(value: Any) -> list[dict[str, Any]]:
@@ -75,15 +77,15 @@ Entry = TypeVar("Entry", Config, Info)
 
 
 def read_card(folder: Path) -> Card:
-    """The metadata of the README in `folder`; empty where there is none.
+    """The metadata of the README in `folder`; empty where there is none that speaks of files or labels.
 
-    Raises SelfposError where it is not YAML, or numbers labels otherwise than from 0.
+    Raises SelfposError where that is not YAML, or numbers labels otherwise than from 0.
     """
     readme = folder / "README.md"
     text = readme.read_text(encoding="utf-8-sig", errors="replace") if readme.is_file() else ""
     block = METADATA.match(text)
     try:
-        found = parse_yaml(block[1]) if block else None
+        found = parse_yaml(block[1]) if block and OF_A_DATA_SET.search(block[1]) else None
     except ValueError as error:
         raise SelfposError(f"{readme}: its metadata is not YAML: {error}; mend or remove it") from None
     try:

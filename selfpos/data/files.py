@@ -15,11 +15,13 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
 from selfpos.console import log
+from selfpos.data import columnar
 from selfpos.errors import SelfposError, on_one_line
 from selfpos.storage.documents import parse_json
 
@@ -132,7 +134,7 @@ def _refuse_pointer(file: Path) -> None:
 def column_names(file: Path) -> list[str]:
     """The columns of a Parquet or Arrow file, without reading them."""
     check_content(file)
-    with _reading(file):
+    with columnar.reading(file):
         return list(_batches(file, None)[0].names)
 
 
@@ -245,10 +247,20 @@ def _mended(value: Any) -> Any:
     return {_mended(key): _mended(one) for key, one in value.items()} if isinstance(value, dict) else value
 
 
+def _is_value(line: str) -> bool:
+    """Whether it is an object or a list for itself, as in JSON Lines."""
+    try:
+        return isinstance(parse_json(line, strict=False, integer=_integer), dict | list)
+    except ValueError:
+        return False
+
+
 def _json(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
     """A list of objects, an object with one such list or with a list for each column, or JSON Lines."""
     text = stream.read(MOST_JSON + 1)
     if len(text) > MOST_JSON:
+        if _is_value(text.lstrip()[:MOST_LINE].partition("\n")[0]):
+            return _json_lines(file, lines_of(file))
         raise SelfposError(
             f"data file {file} has more than {MOST_JSON:,} characters in one JSON value; write it as JSON "
             "Lines (.jsonl), one record a line, which is read bit by bit"
@@ -279,8 +291,12 @@ def _csv(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
     import pandas as pd
 
     with _opened(file) as raw:
-        head = QUOTED.sub("", raw.readline(MOST_LINE).decode("utf-8-sig", errors="replace"))
-    separator = max(",;\t", key=head.count)  # a spreadsheet may write another than the comma
+        lines = (
+            line.decode("utf-8-sig", errors="replace") for line in iter(partial(raw.readline, MOST_LINE), b"")
+        )
+        head = QUOTED.sub("", next((line for line in lines if line.strip()), ""))
+    # a spreadsheet may write another than the comma
+    separator = "," if "," in head else max(";\t", key=head.count)
     _refuse_columns(file, head.count(separator) + 1)
     names: list[str] = []
     try:
@@ -337,56 +353,15 @@ def _tsv(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
             yield {name: cell or None for name, cell in zip(names, cells, strict=True)}
 
 
+def _batches(file: Path, columns: Iterable[str] | None) -> tuple[Any, Iterable[Any]]:
+    return columnar.batches(file, columns, parquet=kind_of(file) == ".parquet")
+
+
 def _columnar(file: Path, names: LabelNames, columns: Iterable[str] | None) -> Iterator[dict[str, Any]]:
-    with _reading(file):
+    with columnar.reading(file):
         schema, batches = _batches(file, columns)
-        names = {**_label_names(schema), **names}
+        names = {**columnar.label_names(schema), **names}
         for batch in batches:
             for record in batch.to_pylist():
                 _refuse_long(file, record)
                 yield named(record, names)
-
-
-@contextmanager
-def _reading(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, OSError) as error:  # Arrow's own errors are ValueErrors
-        raise SelfposError(f"data file {file} cannot be read: {on_one_line(error)}") from None
-
-
-def _batches(file: Path, columns: Iterable[str] | None) -> tuple[Any, Iterable[Any]]:
-    """The schema of a Parquet or Arrow file, and its rows in parts, of those of `columns` that it has."""
-    import pyarrow.parquet
-
-    parquet = kind_of(file) == ".parquet"
-    opened = pyarrow.parquet.ParquetFile(file) if parquet else _arrow(file)
-    schema = opened.schema_arrow if parquet else opened.schema
-    chosen = [name for name in schema.names if columns is None or name in set(columns)]
-    if parquet:
-        return schema, opened.iter_batches(10_000, columns=chosen)
-    return schema, (batch.select(chosen) for batch in opened)
-
-
-def _arrow(file: Path) -> Any:
-    """Batches of Arrow's stream, as `datasets` writes it, or of its file, as Polars does."""
-    import pyarrow as pa
-
-    with file.open("rb") as stream:
-        if stream.read(6) != b"ARROW1":
-            return pa.ipc.open_stream(file)
-    return pa.ipc.open_file(file).read_all().to_reader(10_000)
-
-
-def _label_names(schema: Any) -> dict[str, list[str]]:
-    """The names of labels that `datasets` wrote into the file."""
-    try:
-        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-    except (ValueError, KeyError, TypeError):
-        return {}
-    found = {}
-    for column, feature in features.items():
-        for inner in (feature, feature.get("feature") if isinstance(feature, dict) else None):
-            if isinstance(inner, dict) and inner.get("_type") == "ClassLabel" and inner.get("names"):
-                found[column] = list(inner["names"])
-    return found

@@ -116,32 +116,44 @@ def _check_whole(folder: Path, stems: Iterable[str]) -> None:
 def _listed(folder: Path, split: str) -> SplitFiles | None:
     """The files that the README of a data set of the Hub names for `split`, or for another name of it."""
     config = chosen(read_card(folder).configs)
+    paths = _paths_below(folder) if config and config.data_files else []
     for name in names_of(split):
         entries = [entry for entry in config.data_files if entry.split == name] if config else []
         patterns = [pattern for entry in entries for pattern in entry.path]
-        files = list(dict.fromkeys(file for pattern in patterns for file in _matching(folder, pattern)))
+        files = list(
+            dict.fromkeys(file for pattern in patterns for file in _matching(paths, folder, pattern))
+        )
         _check_whole(folder, [file.name[: file.name.index(".")] for file in files])
         if files:
             return SplitFiles(files, name)
     return None
 
 
-def _matching(folder: Path, pattern: str) -> list[Path]:
-    """The data files below `folder` whose path fits a pattern of the Hub; `**` stands for any folders."""
+def _paths_below(folder: Path) -> list[PurePosixPath]:
+    """The data files below `folder`, relative to it, but for hidden ones."""
+    found = (PurePosixPath(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if _is_data(path))
+    return [path for path in found if not any(part.startswith(".") for part in path.parts)]
+
+
+def _matching(paths: Iterable[PurePosixPath], folder: Path, pattern: str) -> list[Path]:
+    """Those of the data files below `folder` that fit a pattern of the Hub; `**` stands for any folders."""
     inside(folder, pattern, folder / "README.md")
     wanted = PurePosixPath(re.sub(r"\*\*(?=[^/])", "**/*", pattern)).parts
-    paths = {path.relative_to(folder).parts: path for path in sorted(folder.rglob("*")) if _is_data(path)}
-    return [
-        path
-        for parts, path in paths.items()
-        if _fits(parts, wanted) and not any(part.startswith(".") for part in parts)
-    ]
+    return [folder / path for path in paths if _fits(path.parts, wanted)]
 
 
 def _fits(parts: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
     """Whether the parts of a path are those of a pattern."""
-    if not wanted or not parts:
-        return parts == wanted
-    if wanted[0] == "**":
-        return len(wanted) == 1 or any(_fits(parts[n:], wanted[1:]) for n in range(len(parts)))
-    return fnmatchcase(parts[0], wanted[0]) and _fits(parts[1:], wanted[1:])
+    reached = {0}  # how many of the pattern's parts those of the path so far may have used
+    for part in parts:
+        for at in range(len(wanted) - 1):
+            if at in reached and wanted[at] == "**":  # no folder at all
+                reached.add(at + 1)
+        reached = {
+            after
+            for at in reached
+            if at < len(wanted)
+            for after in ((at, at + 1) if wanted[at] == "**" else (at + 1,))
+            if wanted[at] == "**" or fnmatchcase(part, wanted[at])
+        }
+    return len(wanted) in reached

@@ -318,10 +318,8 @@ class _Reader:
             ):
                 documents = beir.by_id(load("corpus", "corpus"), PASSAGE, f"{name}, corpus")
                 queries = beir.by_id(load("queries", "queries"), beir.QUESTIONS, f"{name}, queries")
-                judged = load("default", self.split)
-                fields = ("query-id", "corpus-id", "score")
-                judgements = (beir.judgement([row[one] for one in fields], name) for row in judged)
-                return self._beir_records(beir.joined(documents, queries, judgements, name), name)
+                judged = beir.judgements(beir.numbered(load("default", self.split)), name)
+                return self._beir_records(beir.joined(documents, queries, judged, name), name)
             if self.window is not None:
                 place = (name, config or None, self.split, commit)
                 return tables.spill_hub(*place, self._choose, self.window)

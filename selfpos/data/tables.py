@@ -93,31 +93,86 @@ def _alike(values: list[Any]) -> list[Any]:
 
 def aligned(parts: Sequence[Dataset], where: Sequence[str]) -> list[Dataset]:
     """Parts with the same columns, brought to the same kinds of them: a text where others have lists becomes
-    a list of one, a whole number where others have text, as all cells of a CSV are, becomes text.
+    a list of one, a whole number where others have text, as all cells of a CSV are, becomes text, and labels
+    become their names where others have other labels.
 
-    Raises SelfposError naming other numbers among texts.
+    Raises SelfposError naming other numbers among texts, truth values among numbers, and lists of another
+    kind.
     """
-    from datasets import List, Value
-
     parts = list(parts)
     for name in parts[0].column_names:
-        kinds = [part.features[name] for part in parts]
-        some_lists = any(isinstance(kind, List) for kind in kinds)
-        dtypes = [getattr(kind, "dtype", "list").removeprefix("large_") for kind in kinds]
-        if len({*dtypes} - {"null"}) < 2:
-            continue
-        wanted = Value("string" if "string" in dtypes else "float64")
-        for number, (part, dtype) in enumerate(zip(parts, dtypes, strict=True)):
-            if some_lists and dtype == "string":
-                texts = [None if text is None else [text] for text in part[name]]
-                part = part.remove_columns(name).add_column(name, texts).select_columns(part.column_names)
-            elif wanted.dtype == "string" and dtype.startswith(("float", "bool")):
-                raise SelfposError(
-                    f"data '{where[number]}' has {dtype} in '{name}', where others have text; give it one "
-                    "kind in all of them"
-                )
-            parts[number] = part if some_lists else part.cast_column(name, wanted)
+        if len({repr(part.features[name]) for part in parts}) > 1:
+            parts = [_with_label_names(part, name) for part in parts]
+            kinds = [part.features[name] for part in parts]
+            wanted = _shared_kind(kinds)
+            if wanted is None:
+                raise SelfposError(_of_two_kinds(name, kinds, where))
+            parts = [_cast(part, name, wanted) for part in parts]
     return parts
+
+
+def _with_label_names(part: Dataset, name: str) -> Dataset:
+    from datasets import ClassLabel, Value
+
+    kind = part.features[name]
+    if not isinstance(kind, ClassLabel):
+        return part
+    features = part.features.copy()
+    features[name] = Value("string")
+    return part.map(lambda record: files.named(record, {name: kind.names}), features=features)
+
+
+def _shared_kind(kinds: Sequence[Any]) -> Any:
+    """The kind of column that can hold what columns of all these kinds hold, None where there is none."""
+    from datasets import LargeList, List, Value
+
+    kinds = [kind for kind in kinds if kind != Value("null")]
+    lists = [kind.feature for kind in kinds if isinstance(kind, List | LargeList)]
+    words = {_word(kind) for kind in kinds}
+    if lists:
+        shared = _shared_kind([*lists, *([Value("string")] if "text" in words else [])])
+        alone = words <= {"lists"} or (words <= {"lists", "text"} and isinstance(shared, Value))
+        return List(shared) if shared is not None and alone else None
+    if not words:
+        return Value("null")
+    if words == {"text"}:
+        return Value("string")
+    if words <= {"text", "whole numbers"}:
+        return Value("string" if "text" in words else "int64")
+    if words <= {"whole numbers", "numbers"}:
+        return Value("float64")
+    return kinds[0] if all(kind == kinds[0] for kind in kinds) else None
+
+
+def _word(kind: Any) -> str:
+    """What a column of this kind holds, in a word."""
+    from datasets import LargeList, List
+
+    if isinstance(kind, List | LargeList):
+        return "lists"
+    dtype = str(getattr(kind, "dtype", kind))
+    starts = {"string": "text", "large_string": "text", "int": "whole numbers", "uint": "whole numbers"}
+    starts |= {"float": "numbers", "bool": "truth values"}
+    return next((word for start, word in starts.items() if dtype.startswith(start)), dtype)
+
+
+def _of_two_kinds(name: str, kinds: Sequence[Any], where: Sequence[str]) -> str:
+    number = next(n for n in range(len(kinds)) if _shared_kind(kinds[: n + 1]) is None)
+    other = next(kind for kind in kinds[:number] if _shared_kind([kind, kinds[number]]) is None)
+    found, others = (_word(kind) for kind in (kinds[number], other))
+    if found == others:
+        found, others = f"{found} of {kinds[number].feature}", f"{others} of {other.feature}"
+    return (
+        f"data '{where[number]}' has {found} in '{name}', where others have {others}; give it one kind in "
+        "all of them"
+    )
+
+
+def _cast(part: Dataset, name: str, wanted: Any) -> Dataset:
+    if _word(wanted) == "lists" and _word(part.features[name]) == "text":
+        texts = [None if text is None else [text] for text in part[name]]
+        part = part.remove_columns(name).add_column(name, texts).select_columns(part.column_names)
+    return part.cast_column(name, wanted)
 
 
 def _spill_files(paths: Sequence[Path], labels: files.LabelNames, choose: Choose, window: Window) -> Dataset:
@@ -188,8 +243,11 @@ def _spill(
     lists = {name for record in first for name, value in record.items() if isinstance(value, list)}
 
     def chosen() -> Iterator[dict[str, Any]]:
+        known = dict(names)
         for record in records():
-            if (late := record.keys() - names.keys()) and set(choose([*names, *late])) != set(used):
+            late = [name for name in record if name not in known]
+            known |= dict.fromkeys(late)
+            if late and set(choose([*known])) != set(used):
                 raise SelfposError(
                     f"{where}: the field '{', '.join(sorted(late))}' is in none of the first {LOOKED_AT:,} "
                     "records, which say what a stream holds; give the first record this field, too, or read "

@@ -38,7 +38,7 @@ def load_model(folder: Path, kind: str = EMBEDDER) -> Any:
     for path in (folder, *([base] if base else [])):
         refuse_links_out(path)
         refuse_pickles(path)
-    check_settings(folder, modules)
+        check_settings(path, read_modules(path, plain=True))
     with loading(folder):
         model = getattr(sentence_transformers, kind)(str(folder), local_files_only=True)
     if kind == RERANKER:

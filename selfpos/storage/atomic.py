@@ -19,8 +19,10 @@ from selfpos.errors import OperationError, SelfposError, stopped
 LEFTOVER = re.compile(r"\..+\.\w{8}\.tmp")  # what `write_bytes` writes to, when its process is killed
 
 
+WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""What a file system says that has no locks: there nothing is taken for abandoned."""
 TORCH_REFUSED = ("PytorchStreamWriter failed", "unexpected pos", "iostream error")
-"""What torch says where the disk refuses, most often for it is full."""
+"""What torch says where a file cannot be written; the system's own reason is lost there."""
 
 
 def refuse_existing(out: Path) -> None:
@@ -88,7 +90,8 @@ def disk_refusal(error: Exception) -> str:
         return f"{error.strerror or error}{f' ({name})' if name else ''}"
     if number := re.search(r"\(os error (\d+)\)", str(error)):
         return os.strerror(int(number[1]))
-    return os.strerror(errno.ENOSPC) if any(sign in str(error) for sign in TORCH_REFUSED) else ""
+    refused = any(sign in str(error) for sign in TORCH_REFUSED)
+    return "a file could not be written, most often for a full disk" if refused else ""
 
 
 def publish(folder: Path, out: Path) -> None:
@@ -169,8 +172,16 @@ def _held_temporary(file: Path) -> tuple[int, Path]:
     """A new file beside `file`, which is locked so that others see that it is being written."""
     while True:
         handle, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".tmp", dir=file.parent)
-        with suppress(OSError):  # a file system without locks, or another that takes it for abandoned
+        try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # another takes it for abandoned, and removes it
+            os.close(handle)
+            continue
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                os.close(handle)
+                Path(name).unlink(missing_ok=True)
+                raise
         if os.fstat(handle).st_nlink:
             return handle, Path(name)
         os.close(handle)

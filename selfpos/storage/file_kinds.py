@@ -9,6 +9,9 @@ from pathlib import Path
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SHARD = re.compile(r"model-(\d+)-of-(\d+)\.safetensors$")
+PICKLED_WEIGHTS = "pytorch_model.bin"
+PICKLED_INDEX = "pytorch_model.bin.index.json"
+PICKLED_SHARD = re.compile(r"pytorch_model-(\d+)-of-(\d+)\.bin$")
 MODULES = "modules.json"
 CONFIG = "config.json"
 TRANSFORMER_CONFIG = "sentence_bert_config.json"

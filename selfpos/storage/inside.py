@@ -10,7 +10,8 @@ from typing import Any
 from selfpos.errors import SelfposError, shortened
 from selfpos.storage.file_kinds import is_aside
 
-MOST_LETTERS = 255  # of a name: no file system takes more
+MOST_BYTES = 255  # of the name of a file or folder: no file system takes more
+MOST_OF_PATH = 2_000  # bytes of a path in a folder; the whole may have 4,096
 SHARED_BLOB = re.compile("[0-9a-f]{64}")  # in blobs/78/784e…, by its hash
 
 
@@ -19,7 +20,7 @@ def inside(folder: Path, name: Any, named_by: Path) -> Path:
 
     Raises SelfposError where it is no path, or leads out of the folder by itself or by a link.
     """
-    if not isinstance(name, str) or "\0" in name or len(name) > MOST_LETTERS:
+    if not isinstance(name, str) or "\0" in name or _is_too_long(name):
         found = shortened(repr(name))
         raise SelfposError(f"{named_by} gives {found} as the name of a file or folder; expected a short text")
     windows = PureWindowsPath(name)
@@ -30,6 +31,11 @@ def inside(folder: Path, name: Any, named_by: Path) -> Path:
             "folder: put the file there, and its name in place of the path"
         )
     return folder / name
+
+
+def _is_too_long(path: str) -> bool:
+    raw = path.encode(errors="surrogatepass")
+    return len(raw) > MOST_OF_PATH or any(len(part) > MOST_BYTES for part in raw.split(b"/"))
 
 
 def leads_out(folder: Path, path: Path) -> bool:

@@ -17,8 +17,12 @@ from selfpos.storage.networks import networks
 if TYPE_CHECKING:
     from selfpos.storage.model_folder import Module
 
-LARGEST = {"layers": 10_000, "max_seq_length": 10_000_000}
-"""A word in the name of a setting → the largest that a model has: the libraries would count to any."""
+LAYERS = (
+    "num_hidden_layers", "num_layers", "n_layers", "n_layer", "encoder_layers", "decoder_layers",
+    "num_encoder_layers", "num_decoder_layers",
+)  # fmt: skip
+LARGEST = {**dict.fromkeys(LAYERS, 10_000), "max_seq_length": 10_000_000}
+"""Setting → the largest that a model has: the libraries would count to any."""
 
 
 def check_settings(folder: Path, modules: Iterable[Module]) -> None:
@@ -32,21 +36,30 @@ def check_settings(folder: Path, modules: Iterable[Module]) -> None:
     for network in networks(folder, modules):
         for name in (CONFIG, TRANSFORMER_CONFIG, TOKENIZER_CONFIG):
             file = folder / network.path / name
-            for setting, value in read_json(file, missing_ok=True).items():
+            for setting, value in _settings(read_json(file, missing_ok=True)):
                 _check_number(file, setting, value)
+
+
+def _settings(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every setting with its value, also those within others, such as `text_config`."""
+    if isinstance(value, dict):
+        yield from value.items()
+    for inner in value.values() if isinstance(value, dict) else value:
+        if isinstance(inner, dict | list):
+            yield from _settings(inner)
 
 
 def _check_number(file: Path, setting: str, value: Any) -> None:
     if setting == "model_max_length" and not isinstance(value, int | float | None):
         raise SelfposError(f"{file} has {setting} {str(value)[:60]!r}; expected a number")
-    most = next((most for word, most in LARGEST.items() if word in setting), None)
+    most = LARGEST.get(setting)
     if most is None or value is None:
         return
     number = isinstance(value, int) and not isinstance(value, bool)
-    if (number and not 0 <= value <= most) or (setting in LARGEST and not number):
+    if not number or not 0 <= value <= most:
         raise SelfposError(
-            f"{file} has {setting} {str(value)[:60]!r}; expected a number from 0 to {most:,}: copy the file "
-            "from the original model"
+            f"{file} has {setting} {str(value)[:60]!r}; expected an integer from 0 to {most:,}: copy the "
+            "file from the original model"
         )
 
 

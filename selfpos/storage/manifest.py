@@ -54,14 +54,15 @@ def write_manifest(folder: Path, data: dict[str, Any]) -> Path:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of `folder`, empty where it has none. Raises SelfposError when it is no object, or a field
-    is not as selfpos writes it.
+    """The manifest of `folder`, empty where it has none; a field that is null counts as missing.
+
+    Raises SelfposError when it is no object, or a field is not as selfpos writes it.
     """
     file = folder / MANIFEST
     data = read_json(inside(folder, MANIFEST, file), missing_ok=True)
     if data:
         _check_types(file, data)
-    return data
+    return {name: value for name, value in data.items() if value is not None}
 
 
 def _check_types(file: Path, data: dict[str, Any]) -> None:

@@ -63,9 +63,9 @@ class Manifest(Fields):
     name: str | None = None
     licence: str | None = None
     base: Parent | None = None
-    merge: Merge = Merge()
+    merge: Merge | None = None
     finetune: Finetune | None = None
     tasks: dict[str, dict[str, Any]] | None = None
     data: dict[str, Any] | None = None
-    positioning: Positioning = Positioning()
+    positioning: Positioning | None = None
     versions: dict[str, Any] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -20,9 +20,11 @@ from selfpos.storage.file_kinds import (
     CONFIG,
     HEADS_ENDINGS,
     INDEX,
-    MANIFEST,
     MODULES,
     PICKLED,
+    PICKLED_INDEX,
+    PICKLED_SHARD,
+    PICKLED_WEIGHTS,
     SHARD,
     TOKENIZER_CONFIG,
     TRAINING_STATES,
@@ -34,7 +36,7 @@ from selfpos.storage.hashing import content_hash
 from selfpos.storage.inside import inside, refuse_links_out
 from selfpos.storage.loading import check_settings
 from selfpos.storage.locate import hub_snapshot
-from selfpos.storage.manifest import read_json
+from selfpos.storage.manifest import read_json, read_manifest
 from selfpos.storage.networks import SPLIT_ON_LOADING, TRANSFORMERS, Network, loaded, networks, task_of
 from selfpos.storage.numbers import STORED, TORCH, to_float32
 from selfpos.storage.tensor_file import TensorEntry, read_header
@@ -107,10 +109,10 @@ class ModelFolder:
             if file.suffix in HEADS_ENDINGS and not file.stem.startswith(TRAINING_STATES)
         ]
 
-    @property
+    @cached_property
     def manifest(self) -> dict[str, Any]:
-        """What made the folder; empty where it does not say."""
-        return self.config(MANIFEST)
+        """What made the folder; empty where it does not say. Raises as `read_manifest` does."""
+        return read_manifest(self.path)
 
     def config(self, file: str) -> dict[str, Any]:
         """The JSON object in `file` (relative path); empty where it does not exist. Not to be changed."""
@@ -192,14 +194,8 @@ def stored_tensors(folder: Path) -> dict[str, TensorEntry]:
     tensors: dict[str, TensorEntry] = {}
     for file, prefix, places in weight_files(folder):
         entries = read_header(file, prefix)[0]
-        if places is not None:
-            listed = {prefix + name for name, place in places.items() if place == file}
-            if missing := sorted(listed - entries.keys()):
-                raise SelfposError(
-                    f"{file.parent / INDEX} says that {file.name} holds the tensor {missing[0]}, which it "
-                    "does not; fetch the model again"
-                )
-            entries = {key: entry for key, entry in entries.items() if places.get(entry.name, file) == file}
+        counted = counted_names(file, [entry.name for entry in entries.values()], places)
+        entries = {key: entry for key, entry in entries.items() if entry.name in counted}
         if twice := sorted(entries.keys() & tensors.keys()):
             other = tensors[twice[0]].file.name
             raise SelfposError(
@@ -284,22 +280,58 @@ def weight_files(folder: Path) -> Iterator[tuple[Path, str, dict[str, Path] | No
     for relative, names in sorted(files.items()):
         module = folder / relative
         prefix = f"{relative.as_posix()}/" if relative.parts else ""
-        shards = [module / name for name in names if SHARD.match(name)]
         pickles = [name for name in names if PICKLED.fullmatch(name)]
-        if WEIGHTS in names:
-            yield module / WEIGHTS, prefix, None
-        elif INDEX in names:
-            places = _shards(module / INDEX)
-            yield from ((file, prefix, places) for file in sorted(set(places.values())))
-        elif shards:
-            _refuse_missing(shards)
-            yield from ((file, prefix, None) for file in shards)
-        elif pickles:
+        weights, places = _stored_in(module, names, WEIGHTS, INDEX, SHARD)
+        yield from ((file, prefix, places) for file in weights)
+        if pickles and not weights:
             raise SelfposError(
                 f"{module} holds its weights as a pickle ({pickles[0]}), which may hold code; load it with "
                 f"the class that it was saved from, and save it again, which writes {WEIGHTS}, or let "
                 "finetune, merge and eval-mteb read its tensors only, with --allow-pickle"
             )
+
+
+def pickled_files(module: Path, names: Collection[str]) -> tuple[list[Path], dict[str, Path] | None]:
+    """The pickles that hold the weights of a module with the files `names`, and their index's map from tensor
+    to file. Raises SelfposError where not all are there.
+    """
+    found = _stored_in(module, names, PICKLED_WEIGHTS, PICKLED_INDEX, PICKLED_SHARD)
+    if not found[0]:
+        others = ", ".join(name for name in names if PICKLED.fullmatch(name))
+        raise SelfposError(
+            f"{module} has {others}, but neither {PICKLED_WEIGHTS} nor shards of it; fetch the model again, "
+            f"or call the file that is to be read {PICKLED_WEIGHTS}"
+        )
+    return found
+
+
+def counted_names(file: Path, names: Collection[str], places: dict[str, Path] | None) -> set[str]:
+    """Those of the tensors `names` of a file that are read from it: all but those that the index has
+    elsewhere. Raises SelfposError where the index has one there that is not.
+    """
+    places = places or {}
+    listed = {name for name, place in places.items() if place == file}
+    if missing := sorted(listed - set(names)):
+        raise SelfposError(
+            f"the index in {file.parent} says that {file.name} holds the tensor {missing[0]}, which it does "
+            "not; fetch the model again"
+        )
+    return {name for name in names if places.get(name, file) == file}
+
+
+def _stored_in(
+    module: Path, names: Collection[str], whole: str, index: str, shard: re.Pattern[str]
+) -> tuple[list[Path], dict[str, Path] | None]:
+    """The file `whole`, else the files of the index with its map, else all shards."""
+    if whole in names:
+        return [module / whole], None
+    if index in names:
+        places = _shards(module / index)
+        return sorted(set(places.values())), places
+    shards = sorted(module / name for name in names if shard.match(name))
+    if shards:
+        _refuse_missing(shards, index, shard)
+    return shards, None
 
 
 def refuse_pickles(folder: Path) -> None:
@@ -326,14 +358,14 @@ def _shards(index: Path) -> dict[str, Path]:
     return {tensor: files[name] for tensor, name in names.items()}
 
 
-def _refuse_missing(shards: list[Path]) -> None:
+def _refuse_missing(shards: list[Path], index: str, pattern: re.Pattern[str]) -> None:
     """Refuse shards without an index of which their names say that some are not there."""
-    matches = [match for shard in shards if (match := SHARD.match(shard.name))]
+    matches = [match for shard in shards if (match := pattern.match(shard.name))]
     numbers, counts = {int(match[1]) for match in matches}, {int(match[2]) for match in matches}
     if len(counts) > 1 or numbers != set(range(1, max(counts) + 1)):
         found = ", ".join(file.name for file in shards[:3])
         raise SelfposError(
-            f"{shards[0].parent} has no {INDEX}, and by their names its shards {found} are not all there "
+            f"{shards[0].parent} has no {index}, and by their names its shards {found} are not all there "
             "are; fetch the model again"
         )
 

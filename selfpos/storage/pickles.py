@@ -20,6 +20,7 @@ from selfpos.storage.file_kinds import (
 from selfpos.storage.hashing import sha256_file
 from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.locate import cache_folder, hub_snapshot
+from selfpos.storage.model_folder import counted_names, pickled_files
 
 OTHER_WEIGHTS = WEIGHT_ENDINGS - {".safetensors", *HEADS_ENDINGS}
 """Formats of which nothing is read. Heads are copied, for a merge says that it leaves them out."""
@@ -30,20 +31,20 @@ UNPICKLED = "unpickled"  # in the cache
 def without_pickles(folder: Path) -> Path:
     """A copy of the model at `folder`, in the cache, with safetensors in place of its pickled weights.
 
-    The folder itself where every module with pickled weights has safetensors too. Raises
-    SelfposError where a pickle holds more than tensors.
+    The folder itself where every module with pickled weights has safetensors too. Of a module's pickles the
+    whole one is read, else its shards. Raises SelfposError where a pickle holds more than tensors, or a shard
+    or one of its tensors is missing.
     """
     refuse_links_out(folder)
     files = model_files(folder)
-    modules: dict[Path, list[Path]] = {}
-    whole = with_safetensors(files)
-    for file in files:
-        if PICKLED.fullmatch(file.name) and file.parent not in whole:
-            modules.setdefault(file.parent, []).append(file)
-    if not modules:
+    pickled = {file.parent for file in files if PICKLED.fullmatch(file.name)} - with_safetensors(files)
+    if not pickled:
         return folder
+    names = {module: [file.name for file in files if file.parent == module] for module in pickled}
+    modules = {module: pickled_files(folder / module, names[module]) for module in sorted(pickled)}
     copied = [file for file in files if file.suffix not in OTHER_WEIGHTS]
-    read = sorted([*copied, *(file for pickled in modules.values() for file in pickled)])
+    weights = [file.relative_to(folder) for sources, _ in modules.values() for file in sources]
+    read = sorted([*copied, *weights])
     digests = [f"{file.as_posix()} {sha256_file(folder / file)}\n" for file in read]
     key = hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
     real = folder.absolute()
@@ -57,8 +58,8 @@ def without_pickles(folder: Path) -> Path:
         for file in copied:
             (made / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / file, made / file)
-        for module, pickled in modules.items():
-            _convert([folder / file for file in pickled], made / module / WEIGHTS)
+        for module, (sources, places) in modules.items():
+            _convert(sources, places, made / module / WEIGHTS)
     return copy
 
 
@@ -74,13 +75,13 @@ def _note(copy: Path) -> Path:
     return copy.with_name(f"{copy.name}.origin")
 
 
-def _convert(pickled: list[Path], file: Path) -> None:
-    """Write the tensors of the files `pickled` to the safetensors file `file`."""
+def _convert(sources: list[Path], places: dict[str, Path] | None, file: Path) -> None:
+    """Write the tensors of the pickles `sources` to the safetensors file `file`, each from its place."""
     import torch
     from safetensors.torch import save_file
 
     tensors: dict[str, torch.Tensor] = {}
-    for source in pickled:
+    for source in sources:
         try:
             loaded = torch.load(source, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
@@ -90,6 +91,13 @@ def _convert(pickled: list[Path], file: Path) -> None:
             ) from None
         if not isinstance(loaded, dict) or not all(isinstance(one, torch.Tensor) for one in loaded.values()):
             raise SelfposError(f"{source} holds no state dict, a mapping from names to tensors")
-        tensors |= {str(name): tensor.contiguous().clone() for name, tensor in loaded.items()}
+        counted = counted_names(source, [*map(str, loaded)], places)
+        if twice := sorted(counted & tensors.keys()):
+            raise SelfposError(
+                f"{source} holds the tensor {twice[0]}, as another shard does; fetch the model again"
+            )
+        tensors |= {
+            str(name): one.contiguous().clone() for name, one in loaded.items() if str(name) in counted
+        }
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, file, metadata={"format": "pt"})

@@ -169,13 +169,13 @@ def _open_adapter(source: Path) -> ModelFolder:
 
 
 def _check_base(base: ModelFolder, folder: ModelFolder) -> None:
-    recorded = folder.manifest.get("base")
-    if not isinstance(recorded, dict) or not recorded.get("hash") or folder.path == base.path:
+    recorded = folder.manifest.get("base", {})
+    if not recorded.get("hash") or folder.path == base.path:
         return
     if recorded["hash"] != base.content_hash:
         raise SelfposError(
             f"{folder.path} was made from another base: its manifest names {recorded.get('name')} with "
-            f"content hash {str(recorded['hash'])[:12]}…, found {base.path} with {base.content_hash[:12]}…; "
+            f"content hash {recorded['hash'][:12]}…, found {base.path} with {base.content_hash[:12]}…; "
             "give that base, or vectors of this one"
         )
 

@@ -7,11 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from selfpos.data.beir import beir_files, read_beir
+from selfpos.data.sources import load_source
 from selfpos.errors import SelfposError
 from selfpos.evaluation.local_data import read_split
+from selfpos.tasks import get_task
 from tests.helpers.files import write_lines
 
 DOCUMENTS = [{"_id": "d1", "title": "T", "text": "a"}, {"_id": "d2", "text": None}]
@@ -110,3 +113,32 @@ def test_a_flipped_byte_in_a_gzip_is_named(tmp_path: Path, name: str) -> None:
             refused += name in str(error)
         content[place] ^= 0xFF
     assert refused >= 23
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("query-id", "corpus-id", "score"), ("query_id", "doc_id", "relevance"), ("qid", "docid", "label")],
+)
+def test_hub_set_in_the_beir_layout(names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    tables: dict[str, list[dict[str, Any]]] = {
+        "corpus": [{"_id": "d", "title": "A", "text": "b"}],
+        "queries": [{"_id": "q", "text": "what?"}],
+        "default": [dict(zip(names, ("q", "d", 1), strict=True))],
+    }
+    splits = {"corpus": "corpus", "queries": "queries", "default": "train"}
+
+    def load(name: str, config: str, *, split: str, revision: str | None) -> datasets.Dataset:
+        assert split == splits[config]
+        return datasets.Dataset.from_list(tables[config])
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda name, revision: list(tables))
+    assert load_source("hub:mteb/scifact", get_task("retrieval")).dataset.to_list() == [
+        {"anchor": "what?", "positive": "A b"}
+    ]
+    tables["default"].append({names[0]: "q", names[1]: "d", names[2]: 0.5})
+    with pytest.raises(SelfposError, match=r"mteb/scifact, record 2: expected .* found 'q', 'd', 0\.5"):
+        load_source("hub:mteb/scifact", get_task("retrieval"))
+    tables["default"] = [{names[0]: "q", "document": "d", names[2]: 1}]
+    with pytest.raises(SelfposError, match=r"mteb/scifact has no column corpus-id .*; found .*, document,"):
+        load_source("hub:mteb/scifact", get_task("retrieval"))

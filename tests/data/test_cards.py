@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,10 @@ def test_names_that_all_configurations_share_are_those_of_all_languages(tmp_path
     ("metadata", "message"),
     [
         ("dataset_info: [", r"README.md: its metadata is not YAML: .*; mend or remove it"),
-        (f"a: {'x' * 1_000_001}", r"README.md: its metadata is not YAML: it has .* expected at most"),
+        (
+            f"dataset_info: {'x' * 1_000_001}",
+            r"README.md: its metadata is not YAML: it has .* expected at most",
+        ),
         (
             "dataset_info: {features: [{name: label, dtype: {class_label: {names: {1: a, 2: b}}}}]}",
             r"README.md: its metadata, .*: labels are numbered 1, 2; expected 0, 1 and so on; mend",
@@ -83,6 +87,26 @@ def test_metadata_that_cannot_be_read_is_named(tmp_path: Path, metadata: str, me
     for place in (tmp_path, file):
         with pytest.raises(SelfposError, match=message):
             load_source(str(place), get_task("classification"))
+
+
+@pytest.mark.parametrize(
+    "readme",
+    [
+        "---\n\n# Project\n\nUsage: see docs\n\n- a: [b\n",
+        "---\nUsage: a: b\n\n---\n# Project\n",
+        "---\ntitle: {{ page.title }}: x\nlayout: [\n---\n",
+        "# Project\n---\ndataset_info: [\n---\n",
+        "---\ntags: [a\n",
+    ],
+)
+@pytest.mark.parametrize("above", [False, True])
+def test_a_readme_of_something_else_is_no_card(tmp_path: Path, readme: str, above: bool) -> None:
+    (tmp_path / "README.md").write_text(readme)
+    folder = tmp_path / "data" if above else tmp_path
+    file = write_lines(folder / "train.jsonl", [{"text": f"t {n}", "label": n % 2} for n in range(4)])
+    for place in (folder, file):
+        found = load_source(str(place), get_task("classification"))
+        assert found.dataset["label"][:] == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +137,10 @@ def test_metadata_of_no_meaning_to_us_does_no_harm(tmp_path: Path, metadata: str
         ("**.jsonl", ["c.jsonl", "data/a.jsonl", "data/deep/b.jsonl"]),
         ("**/b.*", ["data/deep/b.jsonl"]),
         ("data/**/*.jsonl", ["data/a.jsonl", "data/deep/b.jsonl"]),
+        ("**/**/**/a.*", ["data/a.jsonl"]),
+        ("data/**/deep/**/*.jsonl", ["data/deep/b.jsonl"]),
+        ("c.jsonl/**", []),
+        ("**", ["c.jsonl", "data/a.jsonl", "data/deep/b.jsonl"]),
         ("./data/*", ["data/a.jsonl"]),
         ("*/*/[ab].jsonl", ["data/deep/b.jsonl"]),
         ("['*.jsonl', 'c.*', data/a.jsonl]", ["c.jsonl", "data/a.jsonl"]),
@@ -124,6 +152,14 @@ def test_patterns_of_files(tmp_path: Path, pattern: str, expected: list[str]) ->
     for name in ("data/a.jsonl", "data/deep/b.jsonl", "c.jsonl", "data/notes.txt", "data/.x/d.jsonl"):
         write_lines(tmp_path / name, [{"text": "t", "label": 0}])
     assert stems(tmp_path, "train") == expected
+
+
+def test_a_pattern_of_many_folders_takes_no_time(tmp_path: Path) -> None:
+    card(tmp_path, *config("- split: train", f"  path: '{'**/a*/' * 20}b'"))
+    write_lines(tmp_path / ("a/" * 40) / "a.jsonl", [{"text": "t", "label": 0}])
+    start = time.process_time()
+    assert stems(tmp_path, "train") == []
+    assert time.process_time() - start < 1
 
 
 def test_a_path_out_of_the_folder_is_refused(tmp_path: Path) -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pytest
 
+from selfpos.data import columnar, files
 from selfpos.data.sources import load_source
+from selfpos.data.tables import aligned
 from selfpos.errors import SelfposError
 from selfpos.tasks import get_task
 from tests.helpers.files import write_lines
@@ -113,6 +116,22 @@ def test_a_field_that_a_stream_would_miss_is_named(tmp_path: Path) -> None:
         load_source(file, RETRIEVAL, streaming=True)
 
 
+def test_a_late_field_that_nobody_needs_is_judged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[dict[str, Any]] = [{"query": f"q{n}", "pos": [f"p{n}"]} for n in range(1200)]
+    late = [{"query": f"r{n}", "pos": ["p"], "note": "x"} for n in range(100)]
+    file = str(write_lines(tmp_path / "a.jsonl", rows + late))
+    asked: list[Any] = []
+    uses = type(RETRIEVAL).uses
+    monkeypatch.setattr(
+        type(RETRIEVAL),
+        "uses",
+        lambda self, present, given: asked.append(present) or uses(self, present, given),
+    )
+    assert len(load_source(file, RETRIEVAL, streaming=True).dataset) == 1300 and len(asked) == 2
+
+
 def test_sets_with_other_kinds_of_a_column_are_joined(tmp_path: Path) -> None:
     table, listed = tmp_path / "a.csv", tmp_path / "b.jsonl"
     table.write_text("text,label\na,0\nb,1\n")
@@ -135,8 +154,101 @@ def test_a_column_that_one_of_several_sets_lacks_is_named(tmp_path: Path) -> Non
 def test_sets_whose_labels_do_not_fit_are_named(tmp_path: Path) -> None:
     words = write_lines(tmp_path / "a.jsonl", [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}])
     points = write_lines(tmp_path / "b.jsonl", [{"text": "c", "label": 0.5}, {"text": "d", "label": 1.5}])
-    with pytest.raises(SelfposError, match=r"b.jsonl' has float64 in 'label', where others have text"):
+    with pytest.raises(SelfposError, match=r"b.jsonl' has numbers in 'label', where others have text"):
         load_source([str(words), str(points)], get_task("classification"))
+
+
+def test_json_lines_called_json_may_be_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MOST_JSON", 1_000)
+    rows = [{"text": f"t {n}", "label": n} for n in range(200)]
+    file = write_lines(tmp_path / "a.json", rows)
+    assert files.read_records(file) == rows
+    file.write_text("\n".join(json.dumps(["q", f"a {n}"]) for n in range(200)))
+    assert len(files.read_records(file)) == 200
+    for indent in (None, 1):
+        file.write_text(json.dumps({"rows": rows}, indent=indent))
+        with pytest.raises(SelfposError, match="more than 1,000 characters in one JSON value"):
+            files.read_records(file)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_arrow_file_is_read_part_by_part(
+    stream: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(columnar, "ROWS", 3)
+    batches = pa.table({"a": range(10), "b": range(10)}).to_batches(max_chunksize=5)
+    made = pa.ipc.new_stream if stream else pa.ipc.new_file
+    with made(tmp_path / "a.arrow", batches[0].schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    parts = columnar.batches(tmp_path / "a.arrow", ["a"], parquet=False)[1]
+    assert [part.to_pydict() for part in parts] == [
+        {"a": one} for one in ([0, 1, 2], [3, 4], [5, 6, 7], [8, 9])
+    ]
+    assert files.read_records(tmp_path / "a.arrow") == [{"a": n, "b": n} for n in range(10)]
+
+
+def saved(folder: Path, values: list[Any], kind: Any) -> str:
+    """Labels of one kind, as `datasets` saves them."""
+    texts = [f"{folder.name} {number}" for number in range(len(values))]
+    features = datasets.Features({"text": datasets.Value("string"), "label": kind})
+    datasets.Dataset.from_dict({"text": texts, "label": values}, features=features).save_to_disk(folder)
+    return str(folder)
+
+
+WHOLE = datasets.Value("int64")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (([0, 1], datasets.Value("int32")), ([1, 0], WHOLE), [0, 1, 1, 0]),
+        (([0, 1], datasets.Value("uint8")), ([1, 0], datasets.Value("int16")), [0, 1, 1, 0]),
+        ((["0", "x"], datasets.Value("large_string")), ([1, 0], WHOLE), ["0", "x", "1", "0"]),
+        (
+            ([0, 1], datasets.ClassLabel(names=["a", "b"])),
+            (["b", "c"], datasets.Value("string")),
+            list("abbc"),
+        ),
+        (
+            ([0, 1], datasets.ClassLabel(names=["a", "b"])),
+            ([0, 1], datasets.ClassLabel(names=["b", "c"])),
+            list("abbc"),
+        ),
+    ],
+)
+def test_labels_of_other_widths_and_names_are_joined(
+    one: tuple[list[Any], Any], other: tuple[list[Any], Any], expected: list[Any], tmp_path: Path
+) -> None:
+    places = [saved(tmp_path / name, *given) for name, given in (("one", one), ("other", other))]
+    found = load_source(places, get_task("classification")).dataset["label"][:]
+    assert found == expected and [type(label) for label in found] == [type(label) for label in expected]
+
+
+def test_lists_are_joined_with_lists_of_the_same() -> None:
+    def part(values: list[Any], kind: Any) -> datasets.Dataset:
+        return datasets.Dataset.from_dict({"a": values}, features=datasets.Features({"a": kind}))
+
+    lists = datasets.List
+    numbers = [
+        part([[1]], lists(datasets.Value("int32"))),
+        part([[2], None], lists(WHOLE)),
+        part([[]], lists(datasets.Value("null"))),
+    ]
+    joined = datasets.concatenate_datasets(aligned(numbers, ["x", "y", "z"]))
+    assert joined["a"][:] == [[1], [2], None, []]
+    words = {"lists": [[1]], "truth values": [True], "whole numbers": [1], "numbers": [0.5], "text": ["t"]}
+    for one, other in (
+        ("lists", "whole numbers"),
+        ("lists", "truth values"),
+        ("whole numbers", "truth values"),
+        ("truth values", "numbers"),
+        ("text", "numbers"),
+        ("text", "truth values"),
+    ):
+        parts = [datasets.Dataset.from_dict({"a": words[word]}) for word in (one, other)]
+        with pytest.raises(SelfposError, match=f"data 'y' has {other} in 'a', where others have {one}; give"):
+            aligned(parts, ["x", "y"])
 
 
 def test_a_label_that_is_no_number_is_no_class(tmp_path: Path) -> None:

@@ -184,6 +184,26 @@ def test_missing_file_and_mistyped_corpus() -> None:
         load_source("hub:", STS)
 
 
+@pytest.mark.parametrize(
+    "header",
+    ["text,label", "text;label", "text\tlabel", "\ufefftext;label", "\n \r\ntext;label", "\n\ntext,label"],
+)
+def test_the_separator_of_a_csv_is_that_of_its_header(header: str, tmp_path: Path) -> None:
+    separator = header.strip()[-6]
+    rows = "".join(f"{separator.join((f'text {n}', str(n % 2)))}\n" for n in range(4))
+    (tmp_path / "a.csv").write_text(f"{header}\n{rows}")
+    assert load_source(str(tmp_path / "a.csv"), get_task("classification")).dataset["text"][0] == "text 0"
+
+
+def test_a_comma_in_the_header_outside_quotes_is_the_separator(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label,a;b;c;d\none,x,1\ntwo,y,2\n")
+    found = load_source(str(tmp_path / "a.csv"), get_task("classification"))
+    assert found.dataset["text"][:] == ["one", "two"] and "columns not used: a;b;c;d" in found.description
+    (tmp_path / "a.csv").write_text('text;label;"a, b, c, d"\none;x;1\ntwo;y;2\n')
+    found = load_source(str(tmp_path / "a.csv"), get_task("classification"))
+    assert found.dataset["text"][:] == ["one", "two"] and "columns not used: a, b, c, d" in found.description
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv"])
 def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path: Path, name: str) -> None:
     content = {"a.jsonl": "\n".join(map(json.dumps, PAIRS)), "a.json": json.dumps(PAIRS)}
@@ -315,27 +335,6 @@ def test_hub_set_with_configuration_and_revision(monkeypatch: pytest.MonkeyPatch
     found = load_source("hub:some/set:mrpc@abc123", STS, split="validation")
     assert asked == [("some/set", "mrpc", "validation", "abc123")]
     assert found.dataset.to_list() == PAIRS
-
-
-def test_hub_set_in_the_beir_layout(monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
-    tables: dict[str, list[dict[str, Any]]] = {
-        "corpus": [{"_id": "d", "title": "A", "text": "b"}],
-        "queries": [{"_id": "q", "text": "what?"}],
-        "default": [{"query-id": "q", "corpus-id": "d", "score": 1}],
-    }
-    splits = {"corpus": "corpus", "queries": "queries", "default": "train"}
-
-    def load(name: str, config: str, *, split: str, revision: str | None) -> datasets.Dataset:
-        assert split == splits[config]
-        return datasets.Dataset.from_list(tables[config])
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda name, revision: list(tables))
-    assert load_source("hub:mteb/scifact", get_task("retrieval")).dataset.to_list() == [
-        {"anchor": "what?", "positive": "A b"}
-    ]
 
 
 def test_the_hub_does_not_answer() -> None:

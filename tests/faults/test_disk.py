@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import resource
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,8 @@ def test_no_writer_ends_in_a_traceback(write: object, small_files: object, tmp_p
 
 def test_other_errors_are_no_refusals() -> None:
     assert disk_refusal(ValueError("x")) == "" and disk_refusal(RuntimeError("os error")) == ""
+    written = disk_refusal(RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"))
+    assert written == "a file could not be written, most often for a full disk"
     assert disk_refusal(OSError(errno.ENOSPC, "full", "read", None, "written")) == "full (written)"
 
 
@@ -69,6 +73,38 @@ def test_a_log_that_cannot_be_written_is_no_traceback(
             log.info("a line")
         monkeypatch.undo()
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_file_that_another_takes_for_abandoned_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Path] = []
+    lock = fcntl.flock
+
+    def flock(handle: int, how: int) -> None:
+        if not taken:
+            taken.extend(tmp_path.glob(".name.json.*.tmp"))
+            raise BlockingIOError(errno.EAGAIN, "held by another")
+        lock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    write_text(tmp_path / "name.json", "{}")
+    assert (tmp_path / "name.json").read_text() == "{}" and taken[0].exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "written"), [(errno.ENOLCK, True), (errno.ENOTSUP, True), (errno.EIO, False)]
+)
+def test_a_file_system_without_locks_is_written_to(
+    number: int, written: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(handle: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with nullcontext() if written else pytest.raises(OSError, match="Input/output"):
+        write_text(tmp_path / "name.json", "{}")
+    assert [path.name for path in tmp_path.iterdir()] == (["name.json"] if written else [])
 
 
 def test_what_a_killed_writer_left_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from selfpos.vectors.task_vector import open_vectors
     [
         ({"base": 5}, "base"),
         ({"base": {"name": 5}}, "base.name"),
-        ({"merge": None}, "merge"),
+        ({"merge": 5}, "merge"),
         ({"merge": {"sources": 3.5}}, "merge.sources"),
         ({"merge": {"sources": [{"name": "a", "path": ["b"]}]}}, "merge.sources.0.path"),
         ({"merge": {"sources": [{"name": "a", "hash": 237}]}}, "merge.sources.0.hash"),
@@ -30,7 +30,7 @@ from selfpos.vectors.task_vector import open_vectors
         ({"finetune": "x"}, "finetune"),
         ({"finetune": {"source": "x"}}, "finetune.source"),
         ({"tasks": {"a": "b"}}, "tasks.a"),
-        ({"positioning": None}, "positioning"),
+        ({"positioning": 5}, "positioning"),
     ],
 )
 def test_a_field_of_a_wrong_type_is_named(
@@ -42,6 +42,19 @@ def test_a_field_of_a_wrong_type_is_named(
         read_manifest(model)
     with pytest.raises(SelfposError, match=f"field '{field}"):
         plan_push(model, "alice/x", licence="mit", lookup=None)
+    with pytest.raises(SelfposError, match=f"field '{field}"):
+        open_vectors(open_model(tiny_base), [model])
+
+
+@pytest.mark.parametrize("field", ["base", "merge", "finetune", "tasks", "positioning", "versions"])
+def test_a_field_that_is_null_is_as_one_that_is_missing(
+    field: str, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(tiny_specialists[0], tmp_path / "model"))
+    (model / "selfpos.json").write_text(json.dumps({"kind": "finetune", "name": "m", field: None}))
+    assert read_manifest(model) == open_model(model).manifest == {"kind": "finetune", "name": "m"}
+    plan_push(model, "alice/x", licence="mit", lookup=None)
+    assert len(open_vectors(open_model(tiny_base), [model])) == 1
 
 
 @pytest.mark.parametrize("kind", ["(a+)+$", ".", "a..", "x" * 5000 + ".A", "a/\x1b.A", "Normalize"])

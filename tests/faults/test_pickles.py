@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from selfpos.errors import SelfposError
 from selfpos.evaluation.load import load_model
 from selfpos.evaluation.run import check_tasks
-from selfpos.storage.file_kinds import INDEX, WEIGHTS
+from selfpos.storage.file_kinds import INDEX, PICKLED_INDEX, WEIGHTS
 from selfpos.storage.locate import locate_model
 from selfpos.storage.model_folder import open_model, refuse_pickles
 from selfpos.storage.pickles import without_pickles
@@ -165,6 +165,65 @@ def test_a_pickle_beside_safetensors_in_shards_is_not_read(
     (tmp_path / "model" / "pytorch_model.bin").write_bytes(pickle.dumps(Planted(tmp_path / "ran")))
     assert without_pickles(tmp_path / "model") == tmp_path / "model"
     assert not (tmp_path / "ran").exists()
+
+
+SHARDS = ("pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin")
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_pickled_shards_are_read_when_all_are_there(
+    indexed: bool, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "c"))
+    model = Path(shutil.copytree(tiny_base, tmp_path / "model"))
+    weights = load_file(model / WEIGHTS)
+    (model / WEIGHTS).unlink()
+    halves = [sorted(weights)[::2], sorted(weights)[1::2]]
+    twice = halves[0] + halves[1][:1]  # the index decides where this tensor is
+    for name, half in zip(SHARDS, halves, strict=True):
+        torch.save({tensor: weights[tensor] for tensor in half}, model / name)
+    torch.save(weights, model / "pytorch_model.fp16.bin")
+    if indexed:
+        torch.save({name: weights[name] + (name == twice[-1]) for name in twice}, model / SHARDS[0])
+        places = {tensor: name for name, half in zip(SHARDS, halves, strict=True) for tensor in half}
+        (model / PICKLED_INDEX).write_text(json.dumps({"weight_map": places}))
+    read = load_file(without_pickles(model) / WEIGHTS)
+    torch.testing.assert_close(read, weights, atol=0, rtol=0)
+    if indexed:
+        torch.save({name: weights[name] for name in halves[1][1:]}, model / SHARDS[1])
+        with pytest.raises(SelfposError, match=r"says that .* holds the tensor"):
+            without_pickles(model)
+    (model / SHARDS[1]).unlink()
+    with pytest.raises(SelfposError, match="does not exist" if indexed else "are not all there"):
+        without_pickles(model)
+
+
+def test_a_variant_beside_the_whole_pickle_is_not_read(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "c"))
+    model = as_pickles(tiny_base, tmp_path / "model")
+    weights = load_file(tiny_base / WEIGHTS)
+    torch.save({name: tensor.half() for name, tensor in weights.items()}, model / "pytorch_model.fp16.bin")
+    torch.testing.assert_close(load_file(without_pickles(model) / WEIGHTS), weights, atol=0, rtol=0)
+    (model / "pytorch_model.bin").unlink()
+    with pytest.raises(
+        SelfposError, match=r"has pytorch_model\.fp16\.bin, but neither pytorch_model\.bin nor"
+    ):
+        without_pickles(model)
+
+
+def test_a_tensor_in_two_shards_without_an_index_is_refused(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "c"))
+    model = Path(shutil.copytree(tiny_base, tmp_path / "model"))
+    weights = load_file(model / WEIGHTS)
+    (model / WEIGHTS).unlink()
+    for name in SHARDS:
+        torch.save(weights, model / name)
+    with pytest.raises(SelfposError, match="as another shard does; fetch the model again"):
+        without_pickles(model)
 
 
 def test_pickles_are_fetched_only_where_a_module_has_no_others(

@@ -18,6 +18,7 @@ from selfpos.errors import SelfposError, told
 from selfpos.evaluation.load import load_model
 from selfpos.mergekit.recipe import translate_recipes
 from selfpos.publishing.plan import plan_push
+from selfpos.storage.inside import inside
 from selfpos.storage.loading import loading
 from selfpos.storage.model_folder import open_model
 from selfpos.training.models import check_base
@@ -31,8 +32,11 @@ PROMPTS = "config_sentence_transformers.json"
     [
         ("config.json", {"num_hidden_layers": 10**9}, "num_hidden_layers"),
         ("config.json", {"encoder_layers": -1}, "encoder_layers"),
+        ("config.json", {"text_config": {"num_hidden_layers": 10**9}}, "num_hidden_layers"),
+        ("config.json", {"parts": [{"n_layer": 1.5}]}, "n_layer"),
         ("sentence_bert_config.json", {"max_seq_length": "many"}, "max_seq_length"),
         ("sentence_bert_config.json", {"max_seq_length": 10**30}, "max_seq_length"),
+        ("sentence_bert_config.json", {"max_seq_length": 32.0}, "max_seq_length '32.0'; expected an integer"),
         (PROMPTS, {"prompts": 5}, "prompts"),
         (PROMPTS, {"prompts": {"query": 5}}, "no text"),
     ],
@@ -50,6 +54,32 @@ def test_every_verb_refuses_settings_that_no_model_has(
     (model / name).write_text(json.dumps(kept | change))
     with pytest.raises(SelfposError, match=refusal):
         opened(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config.json", {"num_unfrozen_layers": -1, "layers": [2, 3], "vision_feature_layer": -2}),
+        ("sentence_bert_config.json", {"max_seq_length": None}),
+    ],
+)
+def test_settings_that_models_have_are_read(
+    name: str, change: dict[str, Any], tiny_base: Path, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(tiny_base, tmp_path / "model"))
+    (model / name).write_text(json.dumps(json.loads((model / name).read_text()) | change))
+    for opened in (check_base, open_model, load_model):
+        opened(model)
+
+
+def test_the_settings_of_an_adapters_base_are_checked(tiny_base: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(tiny_base, tmp_path / "base"))
+    adapter = Path(shutil.copytree(tiny_base, tmp_path / "adapter"))
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    kept = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(kept | {"num_hidden_layers": 10**9}))
+    with pytest.raises(SelfposError, match=r"base/config\.json has num_hidden_layers '1000000000'"):
+        load_model(adapter)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", PROMPTS])
@@ -77,6 +107,15 @@ def test_an_index_may_not_name_what_no_file_system_takes(tiny_base: Path, tmp_pa
     (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "x" * 5000}}))
     with pytest.raises(SelfposError, match="expected a short text"):
         open_model(model)
+
+
+def test_a_name_is_bounded_part_by_part(tmp_path: Path) -> None:
+    for name in ("x" * 255, f"{'x' * 200}/{'y' * 200}", "ü" * 127):
+        assert inside(tmp_path, name, tmp_path / "modules.json") == tmp_path / name
+        assert not (tmp_path / name).is_file()
+    for name in ("x" * 256, f"a/{'y' * 256}", "ü" * 128, "ab/" * 1000, "\ud800" * 100):
+        with pytest.raises(SelfposError, match="expected a short text"):
+            inside(tmp_path, name, tmp_path / "modules.json")
 
 
 @pytest.mark.parametrize("value", ["~", "null"])

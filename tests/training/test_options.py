@@ -243,7 +243,7 @@ def test_records_that_share_texts_still_give_full_batches_by_length() -> None:
         (
             RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"),
             {},
-            "the disk is full",
+            "a file could not be written, most often for a full disk; mend that and start again",
         ),
         (
             SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),

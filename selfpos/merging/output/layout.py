@@ -163,9 +163,7 @@ def _asks(source: ModelFolder) -> bool:
     """Whether a model's manifest says that it was trained on a task that has questions."""
     from selfpos.tasks import TASKS
 
-    tasks = source.manifest.get("tasks")
-    entries = tasks.values() if isinstance(tasks, dict) else ()
-    types = [str(task.get("type")) for task in entries if isinstance(task, dict)]
+    types = [str(task.get("type")) for task in source.manifest.get("tasks", {}).values()]
     return any(TASKS[name].asks for name in types if name in TASKS)
 
 

@@ -113,8 +113,8 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
     budget = plan.options.budget
     rows += [
         ("tensors", f"{len(plan.keys)} merged{tied}" + (f", {taken} taken whole" if taken else "")),
-        ("read", f"{plan.bytes_read / 1e6:,.0f} MB in {passes}"),
-        ("write", f"{plan.bytes_written / 1e6:,.0f} MB as {TORCH[plan.main_dtype]} in {files}"),
+        ("read", f"{_megabytes(plan.bytes_read)} in {passes}"),
+        ("write", f"{_megabytes(plan.bytes_written)} as {TORCH[plan.main_dtype]} in {files}"),
         ("memory", f"about {_megabytes(plan.memory)} beyond the runtime; the budget is {_megabytes(budget)}"),
         ("run on", f"{plan.options.device}, {threads}"),
         ("out", str(plan.out)),
