@@ -43,7 +43,9 @@ def describe_data(loaded: LoadedSource, kind: TaskType, base: Path) -> dict[str,
             )
             continue
         texts = list(_flat(dataset[column]))
-        lengths = count(list(_flat(dataset.select(spread)[column])))
+        if not texts:  # the candidates of all questions may be on one side
+            continue
+        lengths = count(list(_flat(dataset.select(spread)[column])) or texts)
         report.setdefault("texts", {})[column] = {
             "count": len(texts),
             "different": len(set(texts)),

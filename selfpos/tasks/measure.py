@@ -138,6 +138,11 @@ class PairMeasure(TaskMeasure):
             rows_of.setdefault(question, []).append(row)
         self._rows = list(rows_of.values())
 
+    @property
+    def judges(self) -> bool:
+        """Whether a question has both a right and a wrong candidate."""
+        return any(0 < self._right[rows].sum() < len(rows) for rows in self._rows)
+
     def items(self, embeddings: Tensor) -> dict[str, NDArray]:
         """A precision for each question, in the order of their first pairs; nan without a right and a wrong
         candidate.

@@ -34,14 +34,22 @@ def task_measure(task_type: TaskType, dataset: Dataset, prompts: Prompts, record
     """The measure of one task on at most `records` of its prepared validation records, or on all candidates
     of so many questions.
 
-    Of labelled texts every second record only teaches the classifier.
+    Of labelled texts every second record only teaches the classifier. Raises SelfposError where a reranker's
+    records order nothing.
     """
     columns = task_type.texts_of(dataset.column_names)
     if task_type.model_class == RERANKER:
         asked = set(list(dict.fromkeys(dataset[columns[0]]))[:records])
         dataset = dataset.select([row for row, one in enumerate(dataset[columns[0]]) if one in asked])
         questions, candidates = (dataset[column][:] for column in columns)
-        return PairMeasure(list(zip(questions, candidates, strict=True)), dataset["label"][:], RIGHT)
+        measure = PairMeasure(list(zip(questions, candidates, strict=True)), dataset["label"][:], RIGHT)
+        if not measure.judges:
+            raise SelfposError(
+                "no question of the validation records has both a right and a wrong candidate (of grades, "
+                f"those from {RIGHT} are right), so no state is better than another; validate on others, or "
+                "on none"
+            )
+        return measure
     prompt_of = column_prompts(task_type, prompts, columns)
     known = measured = range(min(len(dataset), records))
     if task_type.target == "label" and len(columns) == 1:

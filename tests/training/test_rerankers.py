@@ -375,11 +375,20 @@ def test_lists_of_grades_that_cannot_be_are_refused(given: Dataset, reason: str)
 def test_one_number_beside_lists_is_no_grade_of_each() -> None:
     margins = listed([1, 0, 0]).remove_columns("score").add_column("score", [3.5])
     with pytest.raises(
-        SelfposError, match=r"'score' holds one number a record.*leave it out, --column score="
+        SelfposError, match=r"'score' holds no lists; .* leave the column out, --column score="
     ):
         CandidatePairs().canonical(margins)
     made = CandidatePairs().prepare(CandidatePairs().canonical(margins, {"score": ""}), seed=0)
     assert made["label"][:] == [1.0, 0.0, 0.0]
+
+
+def test_a_validation_that_orders_nothing_is_refused(tmp_path: Path, selfpos: CommandLine) -> None:
+    base, data = reranker(tmp_path), single(tmp_path / "low.jsonl", [0.4, 0.1, 0.3, 0.0])
+    done = selfpos(
+        *(*TASK, "--data", data, "--base", base, "--out", tmp_path / "out", *QUICK),
+        *("--validate", 0.3, "--probe", 0),
+    )
+    assert done.returncode == 2 and "no question of the validation records has both" in done.stderr
 
 
 def test_the_class_decides_where_nothing_is_said(tmp_path: Path, selfpos: CommandLine) -> None:

@@ -150,8 +150,8 @@ def _with_grades_checked(dataset: Dataset, sources: Mapping[str, str]) -> Datase
     column = sources[GRADES]
     if not forms.is_list(dataset, column):
         raise SelfposError(
-            f"column '{column}' holds one number a record; a record with several candidates needs a list, a "
-            f"grade for each of its positives and then of its negatives: or leave it out, --column {GRADES}="
+            f"column '{column}' holds no lists; give a list of grades a record, one for each positive and "
+            f"then for each negative, or leave the column out, --column {GRADES}="
         )
     texts = [source for name, source in sources.items() if name != GRADES]
     plain = forms.plain_texts(dataset.select_columns([*texts, column]), texts, asks=True, blanks=True)
