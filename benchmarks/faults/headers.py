@@ -168,23 +168,28 @@ def adapters(place: Place) -> Iterator[Trial]:
     wrong: list[dict[str, Any]] = [
         *({"lora_alpha": value} for value in ("x", None, True, [16], {}, 10**400, -(10**30), float("inf"))),
         *({"alpha_pattern": value} for value in ({"[": 4}, {"a": "b"}, ["a"], 5, {"query": None})),
-        *({"r": value} for value in ("x", 10**30, -1)),
         {"peft_type": "NOTHING"},
         {"peft_type": 5},
-        {"target_modules": 5},
         {"init_lora_weights": "pissa"},
-        {"trainable_token_indices": [10**30]},
         {"trainable_token_indices": "x"},
         {"use_dora": "yes"},
+    ]
+    unread: list[dict[str, Any]] = [  # the factors say it, or it is of the training only
+        *({"r": value} for value in ("x", 10**30, -1)),
+        {"target_modules": 5},
+        {"trainable_token_indices": [10**30]},
         {"fan_in_fan_out": True},
     ]
     endless = [r"(([a-z._0-9]+)+)+$!", r"(a|a|[a-z.]*)*\d{9}$", r"(.*)*(.*)*(.*)*!", r"(\w|\w\w|\.)+d\d"]
     for change in wrong:
-        yield _adapter(place, "an adapter with a setting of a wrong type", change)
+        yield _adapter(place, "an adapter with a setting of a wrong type", change, REFUSED)
+    for change in unread:
+        yield _adapter(place, "an adapter with a wrong setting that is read nowhere", change, DONE)
     for pattern in endless:
         change = {"alpha_pattern": {pattern: 4}}
-        yield _adapter(place, "an adapter with a pattern that never ends", change)
-    yield _adapter(place, "an adapter with a pattern that never ends", {"rank_pattern": {endless[0]: 4}})
+        yield _adapter(place, "an adapter with a pattern that never ends", change, DONE)
+    change = {"rank_pattern": {endless[0]: 4}}
+    yield _adapter(place, "an adapter with a pattern that never ends", change, DONE)
     for text in ("[" * 200_000, "{", "5", '{"a": ' + "9" * 5000 + "}", '{"r": 1, "r": 2}', "\0", ""):
         adapter = adapter_of(place)
         (adapter / ADAPTER).write_text(text)
@@ -197,13 +202,12 @@ def adapters(place: Place) -> Iterator[Trial]:
         yield Trial("an adapter whose factors do not fit", place.merge(out, vectors=[adapter]), out)
 
 
-def _adapter(place: Place, fault: str, change: dict[str, Any]) -> Trial:
+def _adapter(place: Place, fault: str, change: dict[str, Any], statuses: tuple[int, ...]) -> Trial:
     adapter = adapter_of(place)
     settings = json.loads((adapter / ADAPTER).read_text())
     (adapter / ADAPTER).write_text(json.dumps(settings | change))
     out = place.fresh() / "out"
-    # what is read nowhere, as the rank beside the factors' own, may be anything
-    return Trial(fault, place.merge(out, vectors=[adapter]), out, (*DONE, *REFUSED), seconds=5)
+    return Trial(fault, place.merge(out, vectors=[adapter]), out, statuses, seconds=5)
 
 
 def _spoilt(file: Path, module: str, change: str) -> None:
