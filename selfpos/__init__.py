@@ -27,14 +27,15 @@ if TYPE_CHECKING:
     )
     from selfpos.retaining import retain
     from selfpos.searched_merge import merge_by_coefficients, position_and_merge
+    from selfpos.sweep import merge_sweep, read_sweep
     from selfpos.tasks import get_task
     from selfpos.vectors import gram, open_vectors
 
 __all__ = [
     "PositioningSettings", "Recipe", "RetainSettings", "TaskSource", "TrainingSettings", "evaluate",
     "finetune", "get_task", "gram", "hold_out", "load_recipe", "load_source", "merge",
-    "merge_by_coefficients", "open_vectors", "position", "position_and_merge", "probe_of", "read_probe",
-    "read_scores", "retain", "run_recipe", "select_tasks", "write_probe",
+    "merge_by_coefficients", "merge_sweep", "open_vectors", "position", "position_and_merge", "probe_of",
+    "read_probe", "read_scores", "read_sweep", "retain", "run_recipe", "select_tasks", "write_probe",
 ]  # fmt: skip
 
 _HOMES = {
@@ -50,6 +51,7 @@ _HOMES = {
         *("PositioningSettings", "Recipe", "RetainSettings", "TaskSource", "TrainingSettings"),
         "load_recipe",
     ),
+    "selfpos.sweep": ("merge_sweep", "read_sweep"),
     "selfpos.tasks": ("get_task",),
     "selfpos.vectors": ("gram", "open_vectors"),
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -317,7 +316,7 @@ def merge(
         base, vectors, method, out, probe=probe, statistics_in=statistics_in, **options
     )
     with nullcontext(planned) if needed is None else gathered(planned, needed, statistics_in) as complete:
-        execute(complete, finish=partial(add_card, out))
+        execute(complete, finish=add_card)
     return out
 
 

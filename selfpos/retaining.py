@@ -73,7 +73,7 @@ def retain(
         log.warning(sentence)
     facts = facts_of(found, settings)
     given = {**options, "weights": found.weights, "provenance": {"retain": facts}}
-    merge_folders(folder, sources, "linear", out, finish=partial(_finish, out, facts.get("drift")), **given)
+    merge_folders(folder, sources, "linear", out, finish=partial(_finish, facts.get("drift")), **given)
     front, picture = front_files(out)
     write_text(front, json.dumps(facts, indent=1) + "\n")
     _draw(facts, picture)
@@ -154,7 +154,7 @@ def facts_of(found: Retained, settings: RetainSettings) -> dict[str, Any]:
     return facts
 
 
-def _finish(out: Path, drift: list[float] | None, folder: Path) -> None:
+def _finish(drift: list[float] | None, out: Path, folder: Path) -> None:
     """Add the drift correction to the merged model, if its base's index is kept, and the card."""
     from selfpos.retain.drift import add_correction
 

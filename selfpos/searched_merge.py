@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +103,7 @@ def position_and_merge(
     found_by = facts | {"settings": settings.model_dump(mode="json"), "probe": parts, "seed": seed}
     given = {**options, **result.merge_options, "provenance": {"positioning": found_by}}
     with _search_kept():
-        merge_folders(folder, sources, out=out, finish=partial(add_card, out), **given)
+        merge_folders(folder, sources, out=out, finish=add_card, **given)
     if coefficients is not None:
         base_hash, *hashes = planned.hashes
         values, tensors = result.coefficients, result.tensors
@@ -206,7 +205,7 @@ def merge_by_coefficients(
     """
     out = Path(out)
     folder, sources, applied = _coefficients_applied(Path(file), base, vectors, options)
-    merge_folders(folder, sources, out=out, finish=partial(add_card, out), **applied)
+    merge_folders(folder, sources, out=out, finish=add_card, **applied)
     return out
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from selfpos.commands.merge_recipes import merge_recipes, recipes_of, show
+from selfpos.commands.merge_sweep import merge_sweep
 from selfpos.commands.options import (
     ALLOW_PICKLE,
     PATH,
@@ -84,6 +85,13 @@ DEFAULT_BASE = "all-MiniLM-L6-v2"
     type=PATH,
     help="Apply OUT.coefficients.json, which a search wrote beside its model, to the same vectors again.",
 )
+@click.option(
+    "--sweep",
+    type=PATH,
+    help="Make several merges of the same vectors, which are read once: a YAML file "
+    "{merges: {NAME: {method, weights, params, seed}}}, or {NAME: {coefficients: FILE}}. OUT holds a model "
+    "for each NAME.",
+)
 @ALLOW_PICKLE
 @click.option("--steps", type=click.IntRange(min=1), help="Search by that many steps of gradient descent.")
 def command(
@@ -100,6 +108,7 @@ def command(
     texts: tuple[str, ...],
     statistics: Path | None,
     coefficients: Path | None,
+    sweep: Path | None,
     steps: int | None,
     allow_pickle: bool,
     **options: Any,
@@ -109,15 +118,15 @@ def command(
 
     RECIPE is a mergekit recipe (YAML); without one, --vectors and --method say what to merge.
     """
-    from selfpos.merging import METHODS
-    from selfpos.recipe import LEARNED
-
     says_what = {"--method": method, "--weights": weights, "--param": params}
     data = {"--probe": probe, "--texts": texts, "--statistics": statistics, "--steps": steps}
     options = given(options) | ({"output": "adapter"} if adapter else {})
     take_from = {"--take-from": options.get("take_from")}
     recipes: list[tuple[str, Translation]] = []
-    if coefficients is not None:
+    if sweep is not None:
+        files = {"a recipe": recipe, "--coefficients": coefficients, "--adapter": adapter}
+        _refuse({**files, **says_what, **data}, "--sweep, whose file says how to merge")
+    elif coefficients is not None:
         _refuse(
             {"a recipe": recipe, **says_what, **data, **take_from}, "--coefficients, which says how to merge"
         )
@@ -125,35 +134,51 @@ def command(
         raise SelfposError("say what to merge: --vectors and --method, or a mergekit recipe")
     elif recipe is not None:
         recipes = recipes_of(recipe, {"--base": base, "--vectors": vectors, **says_what})
-    if method is not None and method not in [*METHODS, *LEARNED]:
-        raise unknown("merging method", method, [*METHODS, *LEARNED])
     if out is None:
         raise SelfposError("say where the merged model goes: --out FOLDER")
-    searches, gathers = method in LEARNED, method in METHODS and bool(METHODS[method].probe)
+    searches, gathers = _uses_data(method)
     _check_data_options(method, searches, gathers, data)
     vectors = tuple(without_pickles(vector, allow_pickle) for vector in vectors)
     arguments = (without_pickles(base or DEFAULT_BASE, allow_pickle), vectors, out)
-    if method is not None and searches and coefficients is None:
+    from selfpos import operations, searched_merge
+
+    if sweep is not None:
+        merge_sweep(sweep, *arguments, options, dry_run)
+    elif coefficients is not None:
+        do, plan = searched_merge.merge_by_coefficients, searched_merge.plan_merge_by_coefficients
+        _carry_out(do, plan, (coefficients, *arguments), options, dry_run)
+    elif method is None:
+        merge_recipes(recipes, out, options, dry_run, allow_pickle)
+    elif searches:
         _refuse({"--weights": weights, **take_from}, f"--method {method}")
         settings = _search_settings(method, steps, _parse(params))
         _search(method, *arguments, settings, probe, texts, options, dry_run)
-        return
-    from selfpos import operations, searched_merge
-
-    do: Callable[..., object] = operations.merge
-    plan: Callable[..., list[tuple[str, str]]] = operations.plan_merge
-    if coefficients is not None:
-        do, plan = searched_merge.merge_by_coefficients, searched_merge.plan_merge_by_coefficients
-        words: tuple[object, ...] = (coefficients, *arguments)
-    elif recipes:
-        merge_recipes(recipes, out, options, dry_run, allow_pickle)
-        return
     else:
         values = [_value(weight) for weight in weights]
         options["weights"] = values if len(values) > 1 else next(iter(values), None)
         options["params"] = _parse(params)
-        words = (*arguments[:2], method, out)
         options |= _data(probe, statistics) if gathers else {}
+        words = (*arguments[:2], method, out)
+        _carry_out(operations.merge, operations.plan_merge, words, options, dry_run)
+
+
+def _uses_data(method: str | None) -> tuple[bool, bool]:
+    """Whether the method searches for coefficients, and whether it gathers statistics of data."""
+    from selfpos.merging import METHODS
+    from selfpos.recipe import LEARNED
+
+    if method is not None and method not in [*METHODS, *LEARNED]:
+        raise unknown("merging method", method, [*METHODS, *LEARNED])
+    return method in LEARNED, method in METHODS and bool(METHODS[method].probe)
+
+
+def _carry_out(
+    do: Callable[..., object],
+    plan: Callable[..., list[tuple[str, str]]],
+    words: tuple[object, ...],
+    options: dict[str, Any],
+    dry_run: bool,
+) -> None:
     if dry_run:
         show(plan(*words, **options))
     else:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
@@ -18,7 +17,7 @@ from selfpos.merging.output.adapter import write_adapter
 from selfpos.merging.output.layout import add_prompts, copy_side_files
 from selfpos.merging.output.modules import add_modules
 from selfpos.merging.output.provenance import compact, file_metadata, fingerprint, provenance
-from selfpos.merging.output.weights import JOURNAL, write_weights
+from selfpos.merging.output.weights import JOURNAL, Output, write_weights
 from selfpos.merging.plan import Coefficients, Plan, plan
 from selfpos.merging.stream import Array, Chunk, Stream, require_statistics
 from selfpos.recipe.merging import MEGABYTE
@@ -37,10 +36,10 @@ class MergeResult:
     manifest: dict[str, Any]
     coefficients: list[float] | dict[str, list[float]] | None
     warnings: list[str]
-    seconds: float
 
 
-Finish = Callable[[Path], object]
+Finish = Callable[[Path, Path], object]
+"""Called with the output's path and the complete folder before that is renamed to it, to add a card."""
 
 
 def merge(
@@ -55,59 +54,93 @@ def merge(
 ) -> MergeResult:
     """Merge fine-tuned models or adapters over their base into the new sentence-transformers folder `out`.
 
-    The options are those of `plan`. `finish` is called with the complete folder before it is renamed to
-    `out`, to add a card. A merge that was killed continues when it is started again.
+    The options are those of `plan`. A merge that was killed continues when it is started again.
     """
     return execute(plan(base, sources, method, out, **options), show=show, finish=finish)
 
 
 def execute(plan: Plan, *, show: bool = True, finish: Finish | None = None) -> MergeResult:
     """Carry out a plan; see `merge`. Raises SelfposError when it lacks data statistics."""
-    from threadpoolctl import threadpool_limits
+    return execute_all([plan], show=show, finish=finish)[0]
 
-    require_statistics(plan.method, plan.statistics, len(plan.vectors))
-    start = time.monotonic()
-    for warning in plan.warnings:
+
+def execute_all(
+    plans: Sequence[Plan], *, show: bool = True, finish: Finish | None = None
+) -> list[MergeResult]:
+    """Carry out plans of the same models, as `sweep` makes them; the models are read once for all methods
+    that read them in chunks of the same form.
+
+    Raises SelfposError when a plan lacks data statistics.
+    """
+    for each in plans:
+        require_statistics(each.method, each.statistics, len(each.vectors))
+    for warning in dict.fromkeys(warning for each in plans for warning in each.warnings):
         log.warning(warning)
-    nbytes = plan.bytes_read
-    per_element = nbytes / plan.elements
+    groups: dict[object, list[int]] = {}
+    for index, each in enumerate(plans):
+        alone = index if each.statistics or each.options.output == "adapter" else None
+        groups.setdefault((each.method.chunking, alone), []).append(index)
+    passes = sum(each.passes for each in plans) - len(plans) + len(groups)
+    nbytes = passes * (plans[0].bytes_read // plans[0].passes)
+    per_element = plans[0].bytes_read / plans[0].elements
     shows = show and nbytes >= SHOWN_FROM
-    bar_or_none = progress(f"merging ({plan.method.name})", nbytes, unit="bytes") if shows else nullcontext()
-    with (
-        resumable_folder(
-            plan.out, fingerprint(plan), worth_keeping=lambda folder: (folder / JOURNAL).is_file()
-        ) as folder,
-        bar_or_none as bar,
-        threadpool_limits(plan.threads if plan.method.chunking == "matrix" else 1),
-    ):
+    title = plans[0].method.name if len(plans) == 1 else f"{len(plans)} merges"
+    results: dict[int, MergeResult] = {}
+    with progress(f"merging ({title})", nbytes, unit="bytes") if shows else nullcontext() as bar:
 
         def advance(elements: int) -> None:
             if bar is not None:
                 bar.advance(per_element * elements)
 
-        stream = make_stream(plan, advance)
-        merge_chunk, coefficients = prepare(plan, stream)
-        manifest = provenance(plan, coefficients)
-        if plan.options.output == "adapter":
-            truncation = write_adapter(plan, coefficients, folder, file_metadata(manifest))
-            manifest["merge"]["truncation"] = truncation
-        else:
+        for group in groups.values():
+            together = _execute_together([plans[index] for index in group], advance, finish)
+            results.update(zip(group, together, strict=True))
+    return [results[index] for index in range(len(plans))]
+
+
+def _execute_together(
+    plans: Sequence[Plan], advance: Callable[[int], None], finish: Finish | None
+) -> list[MergeResult]:
+    """Carry out plans whose methods read chunks of the same form."""
+    from threadpoolctl import threadpool_limits
+
+    first = plans[0]
+    outputs, results = [], []
+    with ExitStack() as stack:
+        stack.enter_context(threadpool_limits(first.threads if first.method.chunking == "matrix" else 1))
+        for plan in plans:
+            folder = stack.enter_context(
+                resumable_folder(
+                    plan.out, fingerprint(plan), worth_keeping=lambda folder: (folder / JOURNAL).is_file()
+                )
+            )
+            merge_chunk, coefficients = prepare(plan, make_stream(plan, advance))
+            manifest = provenance(plan, coefficients)
+            outputs.append(Output(plan, folder, merge_chunk, file_metadata(manifest)))
+            results.append(MergeResult(plan.out, manifest, compact(coefficients), plan.warnings))
+            if plan.options.output == "adapter":
+                truncation = write_adapter(plan, coefficients, folder, file_metadata(manifest))
+                manifest["merge"]["truncation"] = truncation
+                continue
             copy_side_files(plan.frame.path, plan.side_files, folder, plan.main_dtype)
             if plan.options.pooling is not None:
                 add_modules(folder, plan.options.pooling)
             add_prompts(folder, plan.prompts)
-            write_weights(plan, stream, merge_chunk, folder, file_metadata(manifest))
-        write_manifest(folder, manifest)
-        if finish is not None:
-            finish(folder)
-        (folder / JOURNAL).unlink(missing_ok=True)
-    seconds = time.monotonic() - start
-    return MergeResult(plan.out, manifest, compact(coefficients), plan.warnings, seconds)
+        if first.options.output != "adapter":
+            write_weights(outputs, make_stream(first, advance, shared=len(plans) > 1))
+        for output, result in zip(outputs, results, strict=True):
+            write_manifest(output.folder, result.manifest)
+            if finish is not None:
+                finish(output.plan.out, output.folder)
+            (output.folder / JOURNAL).unlink(missing_ok=True)
+    return results
 
 
-def make_stream(plan: Plan, advance: Callable[[int], None] = lambda elements: None) -> Stream:
-    """The plan's inputs as a stream."""
-    combines = plan.method.form == "combination"
+def make_stream(
+    plan: Plan, advance: Callable[[int], None] = lambda elements: None, *, shared: bool = False
+) -> Stream:
+    """The plan's inputs as a stream; `shared` by several plans, each chunk is read whole and checked."""
+    combines = plan.method.form == "combination" and not shared
     return Stream(
         plan.base,
         plan.vectors,
@@ -134,9 +167,12 @@ def prepare(plan: Plan, stream: Stream) -> tuple[Callable[[Chunk], Array], Coeff
         with _first_passes(plan, stream) as on_cpu:
             statistics = method.statistics_pass(on_cpu) if method.statistics_pass is not None else {}
 
+        weights = {key: settings.weights(key) for key in stream.keys}
+
         def run(chunk: Chunk) -> Array:
-            chunk.statistics = statistics.get(chunk.key)
-            return method.function(chunk, **params[chunk.key])
+            key, seed = chunk.key, plan.options.seed
+            own = replace(chunk, weights=weights[key], seed=seed, statistics=statistics.get(key))
+            return method.function(own, **params[key])
 
         return run, None
     grams = {}
@@ -176,15 +212,14 @@ def _first_passes(plan: Plan, stream: Stream) -> Iterator[Stream]:
 
 def combine(chunk: Chunk, coefficients: list[float]) -> Array:
     """Σ c_i V_i, plus (c_0 − 1) θ0 when there is one coefficient more than vectors."""
-    total = None
+    total: Array = None
     if len(coefficients) > len(chunk.vectors):
         base_coefficient, *coefficients = coefficients
         if base_coefficient != 1.0:
             total = chunk.base * (base_coefficient - 1.0)
     for vector, coefficient in zip(chunk.vectors, coefficients, strict=True):
-        vector *= coefficient
         if total is None:
-            total = vector
+            total = vector * coefficient
         else:
-            total += vector
+            total += vector * coefficient
     return total

@@ -195,7 +195,13 @@ def plan(base: Path, sources: Sequence[Path], method: str, out: Path, **options:
     `sources` are fine-tuned models or PEFT adapters; the options are the fields of `MergeOptions`.
     Raises SelfposError for whatever cannot be merged, before any weight is read.
     """
-    merge_options = validate(MergeOptions, options, "merge options")
+    refuse_existing(out)
+    return _planned(base, sources, method, out, validate(MergeOptions, options, "merge options"))
+
+
+def _planned(
+    base: Path, sources: Sequence[Path], method: str, out: Path, merge_options: MergeOptions
+) -> Plan:
     chosen = get_method(method)
     _check_request(base, sources, chosen, out, merge_options)
     opened = open_model(base)
@@ -216,9 +222,7 @@ def plan(base: Path, sources: Sequence[Path], method: str, out: Path, **options:
     _refuse_unmerged(opened, vectors, merge_options.take_from)
     dtypes = _dtypes(opened, frame, vectors, NAMES.get(merge_options.dtype or ""))
     tied = tied_tensors(opened, vectors)
-    # all of the machine's cores where the system does not say which may be used (macOS)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = merge_options.threads or cores
+    threads = merge_options.threads or _cores()
     folders = [opened, *(vector.folder for vector in vectors)]
     with ThreadPoolExecutor(threads) as pool:
         hashes = list(pool.map(lambda folder: folder.content_hash, folders))
@@ -245,6 +249,41 @@ def plan(base: Path, sources: Sequence[Path], method: str, out: Path, **options:
     return made if merge_options.output == "adapter" else made.within_budget()
 
 
+def plan_sweep(
+    base: Path, sources: Sequence[Path], merges: Mapping[Path, Mapping[str, Any]], **options: Any
+) -> list[Plan]:
+    """Plans of several merges of the same models, which are opened once, for `execute_all`.
+
+    `merges` maps each output to its method, and its own weights, params, seed and provenance; the options
+    are those that all share. Unlike `plan` this does not refuse an output that exists. Raises SelfposError
+    as `plan` does.
+    """
+    shared = validate(MergeOptions, options, "merge options")
+    folder = next(iter(merges)).parent
+    opened = _planned(base, sources, "average", folder, shared)  # which every number of vectors suits
+    return [_again(opened, base, sources, out, {**options, **given}) for out, given in merges.items()]
+
+
+def _again(opened: Plan, base: Path, sources: Sequence[Path], out: Path, given: dict[str, Any]) -> Plan:
+    """The plan of another merge of the same models. Raises SelfposError with the name of its output."""
+    try:
+        method = get_method(given.pop("method"))
+        options = validate(MergeOptions, given, "merge options")
+        _check_request(base, sources, method, out, options)
+        settings = make_settings(method, len(sources), options.weights, options.params, opened.keys)
+        threads = options.threads or _cores()
+        return replace(
+            opened, method=method, settings=settings, out=out, threads=threads, options=options
+        ).within_budget()
+    except SelfposError as error:
+        raise type(error)(f"{out.name}: {error}") from None
+
+
+def _cores() -> int:
+    # all of the machine's where the system does not say which may be used (macOS)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def check_base(base: Path, *, allow_code: bool) -> ModelFolder:
     """Raise SelfposError for what every merge over `base` refuses of it; returns it opened."""
     opened = open_model(base)
@@ -260,7 +299,6 @@ def _check_request(
     base: Path, sources: Sequence[Path], method: Method, out: Path, options: MergeOptions
 ) -> None:
     """What can be refused before a model is opened."""
-    refuse_existing(out)
     if not sources:
         raise SelfposError("there are no vectors to merge; give at least one fine-tuned model or adapter")
     method.check_count(len(sources))

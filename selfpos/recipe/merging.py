@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from selfpos.errors import SelfposError, unknown
 from selfpos.recipe.positioning import LEARNED, PositioningSettings
 from selfpos.recipe.retain import RetainSettings
-from selfpos.recipe.settings import Settings
+from selfpos.recipe.settings import Name, Settings
 
 MEGABYTE = 1 << 20
 RETAIN = "retain"
@@ -97,6 +97,30 @@ class MergeOptions(Settings):
         """The options that `recorded` wrote, as keywords."""
         given = {name: record.get(field) for name, field in cls.RECORDED.items()}
         return {name: value for name, value in given.items() if value is not None}
+
+
+class SweptMerge(Settings):
+    """One merge of a sweep: a method and its settings, or the coefficients that a search wrote."""
+
+    method: str | None = Field(None, description="a method of `selfpos methods` that needs no data")
+    weights: float | str | list[Any] | dict[str, Any] | None = Field(None, description="as those of a merge")
+    params: dict[str, Any] = Field(default_factory=dict, description="the method's parameters")
+    seed: int | None = Field(None, ge=0, le=2**32 - 2, description="for methods that draw at random")
+    coefficients: Path | None = Field(None, description="a file OUT.coefficients.json, in place of a method")
+
+    @model_validator(mode="after")
+    def _method_or_coefficients(self) -> SweptMerge:
+        if (self.method is None) == (self.coefficients is None):
+            raise ValueError("give a method, or a file of coefficients")
+        if self.coefficients is not None and self.model_fields_set != {"coefficients"}:
+            raise ValueError("coefficients say all of a merge; omit the other fields")
+        return self
+
+
+class Sweep(Settings):
+    """Several merges of the same models, by the names of their outputs: the file of `merge --sweep`."""
+
+    merges: dict[Name, SweptMerge] = Field(min_length=1, max_length=1000)
 
 
 class MergeSettings(Settings):

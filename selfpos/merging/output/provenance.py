@@ -12,6 +12,7 @@ import numpy as np
 from selfpos.merging.plan import Coefficients, Plan
 from selfpos.recipe.merging import MEGABYTE
 from selfpos.storage.locate import hub_snapshot
+from selfpos.storage.manifest import read_manifest
 from selfpos.storage.numbers import TORCH
 from selfpos.storage.pickles import origin_of
 from selfpos.version import __version__
@@ -60,6 +61,21 @@ def fingerprint(plan: Plan) -> str:
     """A hash of everything that determines the output's bytes and how they are written."""
     facts = _without_paths(provenance(plan, None)) | {"threads": plan.threads}
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def is_result(folder: Path, plan: Plan) -> bool:
+    """Whether `folder` is what this plan makes, by its manifest."""
+
+    def decisive(manifest: dict[str, Any]) -> str:
+        facts = _without_paths(manifest)
+        facts["merge"] = {key: value for key, value in facts["merge"].items() if key != "coefficients"}
+        return json.dumps(facts, sort_keys=True, default=str)
+
+    manifest = read_manifest(folder)
+    made = manifest.get("kind") == "merge" and {"base", "merge"} <= manifest.keys()
+    return made and decisive(manifest) == decisive(
+        json.loads(json.dumps(provenance(plan, None), default=str))
+    )
 
 
 def _without_paths(manifest: dict[str, Any]) -> dict[str, Any]:

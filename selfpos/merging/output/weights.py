@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,84 +26,111 @@ CHECKPOINT_SECONDS = 20.0
 """How much work a kill may cost: so often everything written is flushed to disk and noted in the journal."""
 
 
+Merge = Callable[[Chunk], Array]
+
+
+@dataclass(frozen=True)
+class Output:
+    """A merged model that is being written to `folder`: `merge` maps a chunk to the merged V."""
+
+    plan: Plan
+    folder: Path
+    merge: Merge
+    metadata: dict[str, str]
+
+
 @dataclass(frozen=True)
 class Task:
     """Work for one thread: merge these ranges of tensor `key` and write them under `name`, from its element
-    `first` on.
+    `first` on, by the writer of each output.
     """
 
-    writer: TensorFileWriter
+    writers: list[TensorFileWriter]
     name: str
     key: str
     first: int
     ranges: Ranges
 
 
-Merge = Callable[[Chunk], Array]
+def write_weights(outputs: Sequence[Output], stream: Stream) -> None:
+    """Merge and write every tensor; those that are not merged are copied from the frame.
 
-
-def write_weights(plan: Plan, stream: Stream, merge: Merge, folder: Path, metadata: dict[str, str]) -> None:
-    """Merge and write every tensor; those that are not merged are copied from the frame."""
+    The outputs have the same files and tensors: their plans differ in method, weights and parameters.
+    """
+    plan = outputs[0].plan
     merged = set(plan.keys)
     tasks = []
     with ExitStack() as stack:
         for file in plan.files:
-            (folder / file.path.parent).mkdir(parents=True, exist_ok=True)
             shapes = {
                 name: (plan.dtypes[keys[0]], plan.frame.tensors[keys[0]].whole)
                 for name, keys in file.tensors.items()
             }
-            writer = TensorFileWriter(folder / file.path, shapes, metadata)
-            stack.callback(writer.close)
+            writers = []
+            for output in outputs:
+                path = output.folder / file.path
+                path.parent.mkdir(parents=True, exist_ok=True)
+                writers.append(TensorFileWriter(path, shapes, output.metadata))
+                stack.callback(writers[-1].close)
             for name, key in ((name, key) for name, keys in file.tensors.items() for key in keys):
                 entry, dtype = plan.frame.tensors[key], plan.dtypes[key]
                 if key in merged:
                     tasks += [
-                        Task(writer, name, key, entry.first, ranges) for _, ranges in stream.tasks([key])
+                        Task(writers, name, key, entry.first, ranges) for _, ranges in stream.tasks([key])
                     ]
                     continue
                 raw = plan.frame.raw(key)
                 bits = raw if dtype == entry.dtype else from_float32(to_float32(raw, entry.dtype), dtype)
-                writer.write(name, bits, entry.first * STORED[dtype].itemsize)
-        _carry_out(tasks, plan, stream, merge, folder)
-    write_indices(folder, plan.files, {key: plan.nbytes(key) for key in plan.dtypes})
+                for writer in writers:
+                    writer.write(name, bits, entry.first * STORED[dtype].itemsize)
+        _carry_out(tasks, outputs, stream)
+    for output in outputs:
+        write_indices(output.folder, plan.files, {key: plan.nbytes(key) for key in plan.dtypes})
 
 
-def _carry_out(tasks: list[Task], plan: Plan, stream: Stream, merge: Merge, folder: Path) -> None:
+def _carry_out(tasks: list[Task], outputs: Sequence[Output], stream: Stream) -> None:
+    dtypes = outputs[0].plan.dtypes
+
     def work(task: Task) -> None:
-        dtype = plan.dtypes[task.key]
+        dtype = dtypes[task.key]
         for chunk in stream.chunks(task.key, task.ranges):
-            merged = merge(chunk)
-            merged += chunk.base
-            values: np.ndarray = merged if isinstance(merged, np.ndarray) else merged.cpu().numpy()
-            stored = from_float32(values.reshape(-1), dtype)
-            if not finite(values) or (dtype == "F16" and not np.isfinite(stored).all()):
-                _refuse(plan, stream, task)
-            task.writer.write(task.name, stored, (task.first + chunk.start) * STORED[dtype].itemsize)
+            for output, writer in zip(outputs, task.writers, strict=True):
+                merged = output.merge(chunk)
+                merged += chunk.base
+                values: np.ndarray = merged if isinstance(merged, np.ndarray) else merged.cpu().numpy()
+                stored = from_float32(values.reshape(-1), dtype)
+                if not finite(values) or (dtype == "F16" and not np.isfinite(stored).all()):
+                    _refuse(output.plan, stream, task)
+                writer.write(task.name, stored, (task.first + chunk.start) * STORED[dtype].itemsize)
 
-    journal = read_json(folder / JOURNAL, missing_ok=True)
-    done = min(int(journal.get("pieces", 0)), len(tasks))  # so many, from the first, are certainly on disk
+    done = min(len(tasks), *(_written(output.folder) for output in outputs))
     if done:
         log.info(f"continuing an interrupted merge: {done} of {len(tasks)} pieces were written")
         elements = sum(stop - start for task in tasks[:done] for start, stop in task.ranges)
-        stream.advance(elements * (1 + len(plan.vectors)))
+        stream.advance(elements * (1 + len(stream.vectors)))
     last, finished = time.monotonic(), done
     try:
         for number, _ in enumerate(stream.map(work, ((task,) for task in tasks[done:])), start=done + 1):
             finished = number
             if time.monotonic() - last >= CHECKPOINT_SECONDS:
-                _note(tasks, finished, folder)
+                _note(tasks, finished, outputs)
                 last = time.monotonic()
     except KeyboardInterrupt:
         if finished > done:
-            _note(tasks, finished, folder)
+            _note(tasks, finished, outputs)
         raise
 
 
-def _note(tasks: list[Task], finished: int, folder: Path) -> None:
-    for writer in {task.writer for task in tasks}:
+def _written(folder: Path) -> int:
+    """How many tasks, from the first, are certainly on disk."""
+    return int(read_json(folder / JOURNAL, missing_ok=True).get("pieces", 0))
+
+
+def _note(tasks: list[Task], finished: int, outputs: Sequence[Output]) -> None:
+    for writer in {writer for task in tasks for writer in task.writers}:
         writer.sync()
-    write_text(folder / JOURNAL, json.dumps({"pieces": finished}))
+    for output in outputs:
+        write_text(output.folder / JOURNAL, json.dumps({"pieces": finished}))
 
 
 def _refuse(plan: Plan, stream: Stream, task: Task) -> None:

@@ -1,0 +1,151 @@
+"""Several merges of the same models in one pass: each as if it were alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from selfpos.errors import SelfposError
+from selfpos.merging import METHODS, merge
+from selfpos.merging.output import weights as write
+from selfpos.positioning.coefficients import Coefficients, write_coefficients
+from selfpos.storage.hashing import content_hash
+from selfpos.storage.manifest import read_manifest
+from selfpos.storage.tensor_file import TensorFileWriter
+from selfpos.sweep import merge_sweep, read_sweep
+from tests.helpers.command import CommandLine
+
+REQUIRED = {"nearswap": {"t": 0.001}}
+
+
+def written(file: Path, merges: object) -> Path:
+    file.write_text(json.dumps({"merges": merges}))  # JSON is YAML
+    return file
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_every_method_gives_the_bytes_of_a_merge_alone(
+    count: int, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
+    sources = (tiny_specialists * 2)[:count]
+    fitting = {
+        name: {"method": name, "params": REQUIRED.get(name, {}), "seed": 3}
+        for name, method in METHODS.items()
+        if not method.probe and method.fewest <= count <= (method.most or count)
+    }
+    merges = {**fitting, "ties-sparse": {"method": "ties", "params": {"density": 0.1}, "weights": 0.7}}
+    made = merge_sweep(tiny_base, sources, read_sweep(written(tmp_path / "s.yaml", merges)), tmp_path / "out")
+    assert [path.name for path in made] == list(merges)
+    for path, given in zip(made, merges.values(), strict=True):
+        method, params = str(given["method"]), given["params"]
+        options = {name: given[name] for name in ("weights", "seed") if name in given}
+        alone = merge(
+            tiny_base, sources, method, tmp_path / f"alone-{path.name}", params=params, **options
+        ).out
+        for name in ("model.safetensors", "selfpos.json"):
+            assert (path / name).read_bytes() == (alone / name).read_bytes(), path.name
+        assert (path / "README.md").is_file()
+
+
+def test_a_stopped_sweep_continues(
+    tiny_base: Path,
+    tiny_specialists: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    merges = {"mean": {"method": "average"}, "half": {"method": "linear", "weights": 0.5}}
+    sweep = read_sweep(written(tmp_path / "s.yaml", merges))
+    options = {"threads": 1}
+    (whole, _) = merge_sweep(tiny_base, tiny_specialists, sweep, tmp_path / "whole", **options)
+    monkeypatch.setattr(write, "CHECKPOINT_SECONDS", 0)
+    real, calls = TensorFileWriter.write, []
+
+    def stopping(writer: TensorFileWriter, *words: object) -> None:
+        calls.append(writer)
+        if len(calls) == 12:
+            raise KeyboardInterrupt
+        real(writer, *words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TensorFileWriter, "write", stopping)
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt, match="continues from there"):
+        merge_sweep(tiny_base, tiny_specialists, sweep, out, **options)
+    assert not list(out.glob("[!.]*")) and len(list(out.glob(".*.tmp-*"))) == 2
+    with caplog.at_level("INFO", logger="selfpos"):
+        made = merge_sweep(tiny_base, tiny_specialists, sweep, out, **options)
+    assert "continuing an interrupted merge" in caplog.text
+    assert (made[0] / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    before = (made[1] / "model.safetensors").stat().st_mtime_ns
+    assert merge_sweep(tiny_base, tiny_specialists, sweep, out, **options) == made  # complete ones stay
+    assert (made[1] / "model.safetensors").stat().st_mtime_ns == before
+    other = read_sweep(written(tmp_path / "s.yaml", {"mean": {"method": "slerp"}}))
+    with pytest.raises(SelfposError, match="mean exists already and is not overwritten"):
+        merge_sweep(tiny_base, tiny_specialists[:2], other, out, **options)
+
+
+def test_the_command_line_sweeps_scales_and_coefficients(
+    selfpos: CommandLine, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
+    hashes = [content_hash(path) for path in tiny_specialists]
+    values = [0.1, 0.4, 0.2, 0.3][: len(hashes)]
+    found = Coefficients(
+        ["a", "b", "c", "d"][: len(hashes)], hashes, values, None, "b", content_hash(tiny_base)
+    )
+    write_coefficients(tmp_path / "found.coefficients.json", found)
+    scales = {f"scale-{scale}": {"method": "task-arithmetic", "weights": scale} for scale in (0.2, 0.4)}
+    merges = scales | {"found": {"coefficients": "found.coefficients.json"}}
+    words = ["merge", "--base", tiny_base, "--vectors", *tiny_specialists]
+    words += ["--sweep", written(tmp_path / "sweep.yaml", merges), "--out", tmp_path / "out"]
+    shown = selfpos(*words, "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    assert "scale-0.4\nmethod        task-arithmetic" in shown.stdout
+    assert not (tmp_path / "out").exists()
+    done = selfpos(*words)
+    assert done.stdout.split() == [str(tmp_path / "out" / name) for name in merges], done.stderr
+    assert read_manifest(tmp_path / "out" / "found")["merge"]["coefficients"] == values
+    base, near, far = (
+        load_file(folder / "model.safetensors")
+        for folder in (tiny_base, tmp_path / "out" / "scale-0.2", tmp_path / "out" / "scale-0.4")
+    )
+    key = max(base, key=lambda name: base[name].size)
+    assert (far[key] - base[key]) == pytest.approx(2 * (near[key] - base[key]), abs=1e-7)
+    turned = selfpos(*words[:4], *tiny_specialists[::-1], *words[-4:-1], tmp_path / "turned")
+    assert turned.returncode == 2 and "give the vectors in this order" in turned.stderr
+
+
+@pytest.mark.parametrize(
+    ("merges", "refusal"),
+    [
+        ({}, "merges"),
+        ({"a": {"method": "linaer"}}, "a: there is no merging method named 'linaer'.*'linear'"),
+        ({"a": {"method": "ties", "params": {"densty": 0.2}}}, "a: .*'densty'"),
+        ({"a": {"method": "fisher"}}, "a: method fisher gathers statistics of data"),
+        ({"a": {}}, "give a method, or a file of coefficients"),
+        ({"a": {"method": "ties", "coefficients": "x"}}, "give a method, or a file of coefficients"),
+        ({"a": {"weights": 1, "coefficients": "x"}}, "omit the other fields"),
+        ({"../a": {"method": "ties"}}, "should match pattern"),
+        ({"a": {"coefficients": "x.json"}}, "there is no coefficients file .*x.json"),
+        ({"a": {"method": "self-positioning"}}, "a: method self-positioning searches for its coefficients"),
+    ],
+)
+def test_what_no_sweep_can_do_is_refused(
+    merges: object, refusal: str, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(SelfposError, match=refusal):
+        sweep = read_sweep(written(tmp_path / "s.yaml", merges))
+        merge_sweep(tiny_base, tiny_specialists, sweep, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_that_a_sweep_says_itself_are_refused(
+    selfpos: CommandLine, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
+    words = ["merge", "--base", tiny_base, "--vectors", *tiny_specialists, "--out", tmp_path / "out"]
+    words += ["--sweep", written(tmp_path / "s.yaml", {"a": {"method": "average"}})]
+    for option in (["--method", "ties"], ["--weights", "1"], ["--adapter"], ["--probe", "p"]):
+        done = selfpos(*words, *option)
+        assert done.returncode == 2 and f"{option[0]} does not go with --sweep" in done.stderr
