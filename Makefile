@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: quickstart test nightly test-lowest test-ray study faults lint clean
+.PHONY: quickstart test nightly test-lowest test-ray study faults docs lint clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/selfpos run recipes/quickstart.yaml
@@ -33,6 +33,11 @@ study: $(VENV)/.installed-dev
 MINUTES ?= 1
 faults: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/faults --minutes $(MINUTES)
+
+# The pages as a site in site/, with references made from the code, and the notebook carried out: minutes.
+docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[offline,docs]'
+	HF_HUB_OFFLINE=1 $(BIN)/python -m mkdocs build
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,3 +57,12 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
 def test_every_verb_is_shown() -> None:
     shown = {words[0] for page in PAGES for words in command_lines(page)}
     assert set(cli.VERBS) <= shown
+
+
+@pytest.mark.nightly
+def test_the_site_is_built_whole(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")  # the extra `docs`; `make docs` has it
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    subprocess.run(words, cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"}, check=True)
+    assert "JointSettings" in (tmp_path / "recipes" / "index.html").read_text(encoding="utf-8")
+    assert "Traceback" not in (tmp_path / "quickstart" / "index.html").read_text(encoding="utf-8")
