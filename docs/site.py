@@ -1,4 +1,4 @@
-"""What the site has beside the pages of this folder: the README, generated references, the files that pages name.
+"""What the site has beside the pages of this folder: README, generated references, files that pages name.
 
 mkdocs calls the functions named `on_…`; see mkdocs.yml.
 """
@@ -71,7 +71,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _rebased(text: str, folder: Path, page: str = "index.md") -> str:
-    """The text of a page that lies in `folder`, with links from the site's page `page`; those to folders go."""
+    """The text of a page that lies in `folder`, its links as from the site's page `page`, without those to
+    folders.
+    """
 
     def link(match: re.Match[str]) -> str:
         file = (folder / match[1]).resolve()
@@ -110,7 +112,8 @@ def _help(command: click.Command, parent: click.Context, title: str, level: int)
 
 def recipe_fields() -> str:
     """Every field of a recipe, with default and meaning, a table for each kind of settings."""
-    parts = ["# Recipes, every field", "A recipe is a YAML file for `selfpos run`. Fields without default must be given."]
+    about = "A recipe is a YAML file for `selfpos run`. Fields without default must be given."
+    parts = ["# Recipes, every field", about]
     left: list[type[BaseModel]] = [Recipe]
     for model in left:  # grows as fields name other settings
         rows = ["| field | default | |", "|---|---|---|"]
@@ -151,8 +154,8 @@ def methods() -> str:
         parts += [f"## {name}", f"```text\n{method.doc}\n```"]
     head = (
         "Start with `self-positioning` where there is a probe set or texts, else with `average` or `ties`; "
-        "[the study](study.md) and [the results](results.md) compare them. `selfpos methods` lists the searches, "
-        "too, which [Self Positioning](positioning.md) describes."
+        "[the study](study.md) and [the results](results.md) compare them. `selfpos methods` lists the "
+        "searches, too, which [Self Positioning](positioning.md) describes."
     )
     return "\n\n".join(["# Choose a method", head, "\n".join(rows), *parts])
 

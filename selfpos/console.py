@@ -35,7 +35,9 @@ def screen() -> Console:
     """A console on standard error, where progress and messages go; standard output is kept for results."""
     from rich.console import Console
 
-    return Console(file=sys.stderr, highlight=False, quiet=not is_first())
+    return Console(
+        file=sys.stderr, highlight=False, quiet=not is_first(), force_jupyter=False
+    )  # in a notebook lines, not a widget that needs another package
 
 
 def warn(message: str) -> None:
@@ -120,7 +122,9 @@ def table_text(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: s
         table.add_row(*row)
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else 200
-    out = Console(file=io.StringIO(), width=width, force_terminal=terminal, highlight=False)
+    out = Console(
+        file=io.StringIO(), width=width, force_terminal=terminal, highlight=False, force_jupyter=False
+    )
     out.print(table)
     return out.file.getvalue().rstrip("\n")  # type: ignore[attr-defined]
 
