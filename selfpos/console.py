@@ -35,9 +35,12 @@ def screen() -> Console:
     """A console on standard error, where progress and messages go; standard output is kept for results."""
     from rich.console import Console
 
+    # A notebook gets lines, not widgets, which need another package. It sets FORCE_COLOR, so rich would take
+    # it for a terminal and print each state of a bar.
+    terminal = sys.stderr.isatty()
     return Console(
-        file=sys.stderr, highlight=False, quiet=not is_first(), force_jupyter=False
-    )  # in a notebook lines, not a widget that needs another package
+        file=sys.stderr, highlight=False, quiet=not is_first(), force_jupyter=False, force_terminal=terminal
+    )
 
 
 def warn(message: str) -> None:
