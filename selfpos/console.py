@@ -35,9 +35,9 @@ def screen() -> Console:
     """A console on standard error, where progress and messages go; standard output is kept for results."""
     from rich.console import Console
 
-    # A notebook gets lines, not widgets, which need another package. It sets FORCE_COLOR, so rich would take
-    # it for a terminal and print each state of a bar.
-    terminal = sys.stderr.isatty()
+    # A notebook gets lines: a widget needs another package, and what passes for its terminal keeps each state
+    # of a bar.
+    terminal = False if Console().is_jupyter else None
     return Console(
         file=sys.stderr, highlight=False, quiet=not is_first(), force_jupyter=False, force_terminal=terminal
     )
