@@ -185,8 +185,8 @@ def judged(
     domain: str, seed: int, options: argparse.Namespace, folder: Path, rivals: Sequence[str]
 ) -> dict[str, Any]:
     """Every arm on the test records: shares of the gain kept and of the loss undone, and promises broken."""
-    from selfpos.retain.front import Point, Scale, choose
-    from selfpos.retain.search import GRID
+    from selfpos.retention.front import Point, Scale, choose
+    from selfpos.retention.search import GRID
 
     live = opened(folder / "fine-tune")
     found, seconds = searched(domain, seed, options, live)
@@ -239,7 +239,7 @@ def opened(model: Path) -> Any:
 def judged_tasks(domain: str, seed: int, tested: Any, general: dict[str, Any]) -> list[Any]:
     """The domain's records and the general tasks, by their types' own measures."""
     from selfpos.data.probe import ProbeTask
-    from selfpos.retain.judging import labelled
+    from selfpos.retention.judging import labelled
     from selfpos.tasks import get_task
 
     own = labelled(ProbeTask(domain, get_task(DOMAINS[domain][0]), tested), "domain", seed)
@@ -251,8 +251,8 @@ def searched(
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """What `retain` finds by the domain's validation records, and by texts of theirs; the seconds of both."""
     from selfpos.recipe import RetainSettings
-    from selfpos.retain.judging import PlainTask
-    from selfpos.retain.search import search
+    from selfpos.retention.judging import PlainTask
+    from selfpos.retention.search import search
 
     _, validation, _ = domain_parts(domain, options.data, options.validation, options.records)
     general = general_tasks(domain, options.data, options.validation, test=False)
@@ -272,8 +272,8 @@ class Test:
 
     def __init__(self, domain: str, seed: int, options: argparse.Namespace, live: Any) -> None:
         from selfpos.positioning.objective import TextTable
-        from selfpos.retain.judging import TOLERATED, Judge
-        from selfpos.retain.path import Embedder, Place
+        from selfpos.retention.judging import TOLERATED, Judge
+        from selfpos.retention.path import Embedder, Place
 
         _, _, tested = domain_parts(domain, options.data, options.validation, options.records)
         general = general_tasks(domain, options.data, options.records, test=True)
@@ -285,7 +285,7 @@ class Test:
         self.embedder.add_ramp(Place("fine-tune", 0.25))
 
     def at(self, alpha: float, ramp: float = 0.0, *, exact: bool = True) -> Any:
-        from selfpos.retain.path import Place
+        from selfpos.retention.path import Place
 
         place = Place("fine-tune", alpha, ramp)
         embed = self.embedder.exactly if exact else self.embedder.predicted
@@ -294,7 +294,7 @@ class Test:
     def of_model(self, model: Path) -> Any:
         import torch
 
-        from selfpos.retain.path import Place
+        from selfpos.retention.path import Place
 
         other = opened(model)
         other.set_specialist(0)
@@ -302,7 +302,7 @@ class Test:
             return self._point(Place("", 1.0), other.embed(self.table.texts).float())
 
     def _point(self, place: Any, embeddings: Any) -> Any:
-        from selfpos.retain.front import Point
+        from selfpos.retention.front import Point
 
         items = self.judge.items(embeddings)
         return Point(place, self.judge.scores(items), items)

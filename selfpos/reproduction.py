@@ -67,7 +67,7 @@ def reproduce(
     a parent or the probe set is missing or another; OperationError where the Hub fails.
     """
     from selfpos.merging import execute, plan
-    from selfpos.retain.drift import add_correction
+    from selfpos.retention.drift import add_correction
     from selfpos.statistics import gathered
 
     folder = locate_model(model)

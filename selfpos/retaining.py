@@ -23,8 +23,8 @@ from selfpos.vectors.names import is_linear_map
 
 if TYPE_CHECKING:
     from selfpos.data.probe import ProbeTask
-    from selfpos.retain.front import Point
-    from selfpos.retain.search import Retained
+    from selfpos.retention.front import Point
+    from selfpos.retention.search import Retained
     from selfpos.storage.model_folder import ModelFolder
 
 FARTHEST = 0.5  # a fine-tune's change in lengths of the base; fine-tunes lie below .2, other models above 1
@@ -57,8 +57,8 @@ def retain(
         SelfposError: models or data do not fit, nothing was gained, or no point keeps the promise.
     """
     from selfpos.positioning.position import open_live
-    from selfpos.retain.search import search
-    from selfpos.retain.sources import read_sides
+    from selfpos.retention.search import search
+    from selfpos.retention.sources import read_sides
 
     out = Path(out)
     refuse_existing(out)
@@ -156,7 +156,7 @@ def facts_of(found: Retained, settings: RetainSettings) -> dict[str, Any]:
 
 def _finish(drift: list[float] | None, out: Path, folder: Path) -> None:
     """Add the drift correction to the merged model, if its base's index is kept, and the card."""
-    from selfpos.retain.drift import add_correction
+    from selfpos.retention.drift import add_correction
 
     if drift is not None:
         add_correction(folder, drift)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -57,8 +58,10 @@ def test_a_path_is_a_word_or_a_path(tiny_base: Path, tmp_path: Path) -> None:
     assert selfpos.TaskSource(type="sts", data=tmp_path / "x.csv").data == str(tmp_path / "x.csv")
 
 
-def test_every_public_name_is_there() -> None:
-    assert all(getattr(selfpos, name) is not None for name in selfpos.__all__)
+def test_every_public_name_is_there_and_stays() -> None:
+    assert all(callable(getattr(selfpos, name)) for name in selfpos.__all__)
+    modules = {module.name for module in pkgutil.iter_modules(selfpos.__path__)}
+    assert not modules & set(selfpos.__all__)  # importing one would put it in the function's place
 
 
 def test_adapters_are_positioned_and_written_as_one_adapter_when_asked(

@@ -56,8 +56,8 @@ def command(base: str, tuned: tuple[str, ...], out: Path, allow_pickle: bool, **
     """
     from selfpos.console import quiet_process, table_text
     from selfpos.recipe import validate
-    from selfpos.retain.story import index_rows, rows, sentences
     from selfpos.retaining import front_files, retain
+    from selfpos.retention.story import index_rows, rows, sentences
     from selfpos.storage.atomic import refuse_existing
 
     quiet_process()

@@ -94,7 +94,7 @@ def check_probe(recipe: Recipe, data: dict[str, TaskData]) -> None:
 
 def check_retained(recipe: Recipe, base: Path, data: dict[str, TaskData], data_root: Path | None) -> None:
     """Refuse data that a point to retain cannot be judged by, before anything is trained."""
-    from selfpos.retain.sources import read_sides
+    from selfpos.retention.sources import read_sides
     from selfpos.storage.model_folder import open_model
 
     for name, merge in recipe.merges.items():

@@ -22,7 +22,7 @@ from selfpos.publishing.metadata import Licence, Lookup, card_data, derive_licen
 from selfpos.publishing.scores import ScoredModels, Scores
 from selfpos.publishing.sources import OVERLAP, overlap_sentences, read_overlap
 from selfpos.recipe import LEARNED
-from selfpos.retain.story import index_rows, rows, sentences
+from selfpos.retention.story import index_rows, rows, sentences
 from selfpos.storage.atomic import write_bytes
 from selfpos.storage.file_kinds import MANIFEST
 from selfpos.storage.hashing import content_hash

@@ -16,7 +16,7 @@ from selfpos import retaining
 from selfpos.merging import merge
 from selfpos.positioning.coefficients import as_weights
 from selfpos.recipe import RetainSettings
-from selfpos.retain.path import ALPHAS, Embedder, Place
+from selfpos.retention.path import ALPHAS, Embedder, Place
 from selfpos.storage.manifest import read_manifest
 from selfpos.storage.model_folder import open_model
 from tests.conftest import make_specialist, make_tiny_model
@@ -286,7 +286,7 @@ def test_two_rules_exclude_each_other(
 
 
 def test_mteb_tasks_are_their_validation_splits(text_data: Path, tiny_base: Path) -> None:
-    from selfpos.retain.sources import mteb_source, read_side
+    from selfpos.retention.sources import mteb_source, read_side
 
     assert mteb_source("STSBenchmark", text_data) == f"sts={text_data / 'stsbenchmark'}"
     assert mteb_source("selfpos-MRPC", text_data) == f"pair-classification={text_data / 'mrpc'}"

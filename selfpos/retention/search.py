@@ -14,9 +14,9 @@ from selfpos.positioning.coefficients import as_weights
 from selfpos.positioning.objective import TextTable
 from selfpos.positioning.teaching import warn_of_long
 from selfpos.positioning.verdict import Items
-from selfpos.retain.front import CLEAR, Interval, Point, Scale, barriers, choose, front
-from selfpos.retain.judging import Judge, JudgedTask, PlainTask
-from selfpos.retain.path import ALPHAS, Embedder, Place
+from selfpos.retention.front import CLEAR, Interval, Point, Scale, barriers, choose, front
+from selfpos.retention.judging import Judge, JudgedTask, PlainTask
+from selfpos.retention.path import ALPHAS, Embedder, Place
 
 if TYPE_CHECKING:
     from selfpos.positioning.live import LiveModel

@@ -9,9 +9,9 @@ import pytest
 
 from selfpos.errors import SelfposError
 from selfpos.positioning.objective import TextTable
-from selfpos.retain.front import Point, Scale, barriers, choose, front
-from selfpos.retain.judging import Judge, JudgedTask, Side
-from selfpos.retain.path import Place
+from selfpos.retention.front import Point, Scale, barriers, choose, front
+from selfpos.retention.judging import Judge, JudgedTask, Side
+from selfpos.retention.path import Place
 from selfpos.tasks.measure import TaskMeasure
 
 RECORDS = 400

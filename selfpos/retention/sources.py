@@ -17,7 +17,7 @@ from selfpos.data.probe import FILE, ProbeTask, read_probe
 from selfpos.data.sources import corpus_view, load_source
 from selfpos.data.texts import read_texts
 from selfpos.errors import SelfposError, nearest
-from selfpos.retain.judging import RECORDS, JudgedTask, PlainTask, labelled, texts_in, without_texts
+from selfpos.retention.judging import RECORDS, JudgedTask, PlainTask, labelled, texts_in, without_texts
 from selfpos.tasks import TASKS, get_task
 from selfpos.tasks.task import SIDES, Prompts
 from selfpos.tasks.texts import TEXTS
@@ -25,7 +25,7 @@ from selfpos.vectors.check import side_prompt
 
 if TYPE_CHECKING:
     from selfpos.recipe import RetainSettings
-    from selfpos.retain.judging import Side
+    from selfpos.retention.judging import Side
     from selfpos.storage.model_folder import ModelFolder
 
 FEWEST = 32  # records of a task: fewer tell no point from another

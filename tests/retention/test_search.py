@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from selfpos.retain import search as searching
 
 from selfpos.errors import SelfposError
 from selfpos.positioning.objective import TextTable
 from selfpos.recipe import RetainSettings
-from selfpos.retain import search as searching
-from selfpos.retain.front import Point, choose
-from selfpos.retain.judging import Judge, JudgedTask
-from selfpos.retain.path import Place
-from selfpos.retain.search import GRID, _Search, _shown, search
-from selfpos.retain.story import rows, sentences
+from selfpos.retention.front import Point, choose
+from selfpos.retention.judging import Judge, JudgedTask
+from selfpos.retention.path import Place
+from selfpos.retention.search import GRID, _Search, _shown, search
+from selfpos.retention.story import rows, sentences
 from selfpos.tasks.measure import TaskMeasure
-from tests.retain.test_front import BASE, SCALE, TUNED, point
+from tests.retention.test_front import BASE, SCALE, TUNED, point
 
 
 def stub(**more: Any) -> Any:

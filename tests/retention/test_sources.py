@@ -10,9 +10,9 @@ import pytest
 
 from selfpos.errors import SelfposError
 from selfpos.recipe import RetainSettings
-from selfpos.retain.sources import read_side, read_sides
+from selfpos.retention.sources import read_side, read_sides
 from selfpos.storage.model_folder import open_model
-from tests.retain.test_retain import pair_file, sentences
+from tests.retention.test_retain import pair_file, sentences
 
 
 def read(base: Path, word: str, side: str = "domain") -> tuple[set[str], str]:

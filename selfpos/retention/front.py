@@ -14,8 +14,8 @@ import numpy as np
 
 from selfpos.errors import SelfposError
 from selfpos.positioning.verdict import Items, contributions
-from selfpos.retain.judging import Judge, Side
-from selfpos.retain.path import Place
+from selfpos.retention.judging import Judge, Side
+from selfpos.retention.path import Place
 from selfpos.scores.intervals import holm, percentile_interval, sign_flip
 
 if TYPE_CHECKING:
