@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from selfpos.retain import search as searching
 
 from selfpos.errors import SelfposError
 from selfpos.positioning.objective import TextTable
 from selfpos.recipe import RetainSettings
+from selfpos.retention import search as searching
 from selfpos.retention.front import Point, choose
 from selfpos.retention.judging import Judge, JudgedTask
 from selfpos.retention.path import Place
