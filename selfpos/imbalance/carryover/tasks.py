@@ -14,7 +14,7 @@ import numpy as np
 from selfpos.data.sources import load_task
 from selfpos.errors import SelfposError
 from selfpos.evaluation.task_files import task_name
-from selfpos.imbalance.carryover.comparison import Measured, Outcome, compared, mean
+from selfpos.imbalance.carryover.comparison import Measured, Outcome, better
 from selfpos.imbalance.study import sampling
 from selfpos.recipe import BudgetSettings, Recipe
 
@@ -99,7 +99,7 @@ def outcome(by_seed: list[Measured]) -> Outcome:
         summaries = [_summaries(run) for run in runs]
         for model in summaries[0]:
             columns = zip(*(summary[model] for summary in summaries), strict=True)
-            rows.append([rho, model, *(mean(list(column)) for column in columns)])
+            rows.append([rho, model, *(f"{np.mean(column):.2f}" for column in columns)])
         ours = [summary[POSITIONED][0] for summary in summaries]
         for rival, data in RIVALS.items():
             if rival in summaries[0]:
@@ -108,7 +108,7 @@ def outcome(by_seed: list[Measured]) -> Outcome:
                     "of the tasks"
                 )
                 theirs = [summary[rival][0] for summary in summaries]
-                findings.append(compared(claim, ours, theirs, strict=True))
+                findings.append(better(claim, ours, theirs))
         if float(rho) > 1:
             rows += [[rho, *row] for row in _by_large_tasks(runs, summaries)]
     return Outcome(

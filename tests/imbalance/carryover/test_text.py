@@ -11,10 +11,10 @@ import torch
 
 from selfpos.errors import SelfposError
 from selfpos.imbalance.carryover import text
-from selfpos.imbalance.carryover.comparison import Bench, difference
+from selfpos.imbalance.carryover.experts import Bench, difference
 from selfpos.imbalance.study.analysis import Study, compare_orderings
 from selfpos.imbalance.study.results import read_results
-from selfpos.imbalance.study.unit import Imbalance
+from selfpos.imbalance.study.unit import Imbalance, new_network
 from tests.conftest import make_tiny_model
 from tests.helpers.companion import imbalance, record, tiny_recipe, write_tiny
 
@@ -95,7 +95,7 @@ def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path, monkeypatch: pytes
     tuned = tiny_recipe(tmp_path, **settings | {"network": "encoder", "training": training})
     data = text.read_texts(tuned, str(tmp_path))
     bench = Bench(Imbalance("step", 4, 1 / 3), tuned, data, torch.device("cpu"))
-    trained, fresh = bench.train("ros", 0), bench.untrained(0)
+    trained, fresh = bench.train("ros", 0), new_network(tuned, data, 0)
     moved_by = difference(trained.networks[0], fresh)
     assert {name.split(".")[0] for name, v in moved_by.items() if v.abs().max() > 0} == {"trunk", "head"}
     scores, labels = bench.predict(trained.networks[0], trained.test, test=True)
