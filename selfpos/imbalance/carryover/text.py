@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import io
 import json
 from itertools import chain
 from pathlib import Path
@@ -29,8 +28,7 @@ from selfpos.imbalance.study.claims import NOT_RUN, check_claims
 from selfpos.imbalance.study.data import ArrayImages, ImageData, read_images
 from selfpos.imbalance.study.networks import Dense, Network, initialise, seeded
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
-from selfpos.storage.atomic import write_bytes
-from selfpos.storage.locate import cache_folder, locate_model
+from selfpos.storage.locate import locate_model
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -80,14 +78,13 @@ def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:
     number = {name: label for label, name in enumerate(names)}
     folder = locate_model(recipe.encoder)
     # The encoder's weights are part of the data of a head, and its name does not identify them.
-    encoder = content_hash(folder)
-    content = json.dumps([train, train_names, test, test_names, encoder])
+    content = json.dumps([train, train_names, test, test_names, content_hash(folder)])
     fingerprint = hashlib.sha256(content.encode()).hexdigest()
     model = load_model(folder)
     size = int(model.get_embedding_dimension() or 0)
     scale = size**0.5
     if recipe.network == "head":
-        inputs = [scale * _embedded(model, encoder, texts)[..., None, None] for texts in (train, test)]
+        inputs = [scale * _embedded(model, texts)[..., None, None] for texts in (train, test)]
     else:
         inputs = _tokens(model, train, test)
 
@@ -155,24 +152,15 @@ def _split_names(source: str) -> set[str]:
     return {split for split in splits if files.find(path, split) is not None}
 
 
-def _embedded(model: SentenceTransformer, content: str, texts: list[str]) -> NDArray[np.float32]:
-    """Unit-length embeddings (n, F), from the cache if possible; `content` is the model's content hash."""
-    key = hashlib.sha256("\0".join([content, *texts]).encode()).hexdigest()[:24]
-    file = cache_folder() / "imbalance" / f"{key}.npy"
-    if file.is_file():
-        return np.load(file, allow_pickle=False)
+def _embedded(model: SentenceTransformer, texts: list[str]) -> NDArray[np.float32]:
+    """Unit-length embeddings (n, F)."""
     parts, options = [], {"batch_size": 64, "normalize_embeddings": True, "show_progress_bar": False}
     with progress("embedding", len(texts), unit="texts") as bar:
         for start in range(0, len(texts), 512):
             batch = texts[start : start + 512]
             parts.append(model.encode(batch, **options))
             bar.advance(len(batch))
-    embeddings = np.concatenate(parts).astype(np.float32)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    np.save(buffer, embeddings)
-    write_bytes(file, buffer.getvalue())
-    return embeddings
+    return np.concatenate(parts).astype(np.float32)
 
 
 def _tokens(model: SentenceTransformer, train: list[str], test: list[str]) -> list[NDArray[np.int32]]:

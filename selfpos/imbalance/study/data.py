@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -208,15 +209,12 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             raise SelfposError(f"{path} is truncated or no gzip file ({error}); fetch it again") from None
     if len(data) < 4 or data[:3] != b"\x00\x00\x08":
         raise SelfposError(f"{path} is no IDX file of unsigned bytes")
-    rank = data[3]
-    header = 4 + 4 * rank
-    if len(data) < header:
-        raise SelfposError(f"{path} has {len(data)} of {header} bytes of its header; the file is truncated")
-    shape = np.frombuffer(data, ">u4", rank, offset=4).astype(int).tolist()
-    if len(data) != header + int(np.prod(shape)):
+    header = 4 + 4 * data[3]
+    shape = [int.from_bytes(data[at : at + 4], "big") for at in range(4, header, 4)]
+    if len(data) != header + math.prod(shape):
         raise SelfposError(
-            f"{path} should hold {shape} bytes behind its header, found {len(data) - header}; the file is "
-            "truncated"
+            f"{path} has {len(data)} bytes, and by its header {header + math.prod(shape)}; the file is "
+            "truncated, or no IDX file"
         )
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
