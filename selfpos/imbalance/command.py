@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfpos.console import progress, table_text
+from selfpos.console import table_text
 from selfpos.errors import SelfposError
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(file_okay=False, exists=True, path_type=Path)
-SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 defaulted = partial(click.option, show_default=True)
 
 
@@ -39,10 +38,6 @@ def _out(ending: str, text: str) -> Callable[[Any], Any]:
 OUT_GRID = _out(
     ".parquet",
     "Parquet file of results [default: checkpoints/NAME/results.parquet]. A stopped run continues from it.",
-)
-OUT_SEEDS = _out(
-    ".json",
-    "JSON file of measurements [default: checkpoints/compare-…]. A stopped comparison continues from it.",
 )
 DATA = click.option("--data", help="Folder of images or texts (or hub:NAME) in place of the recipe's.")
 DEVICE = defaulted("--device", default="auto", help="cpu, cuda, …; auto takes a GPU where there is one.")
@@ -132,41 +127,9 @@ def _gone() -> None:
     raise SelfposError("this comparison was removed in 0.2; docs/imbalance.md says what it had measured")
 
 
-for name in ("path", "norms"):
+for name in ("experts", "path", "norms"):
     ignore_words = {"ignore_unknown_options": True, "allow_extra_args": True}
     compare.command(name, hidden=True, context_settings=ignore_words)(_gone)
-
-
-@compare.command()
-@click.argument("recipe", type=FILE)
-@defaulted("--rho", type=click.FloatRange(1, min_open=True), default=100, help="Imbalance ratio.")
-@defaulted("--mu", type=SHARE, default=0.5, help="Share of minority classes of a step imbalance.")
-@OUT_SEEDS
-@DATA
-@DEVICE
-def experts(recipe: Path, rho: float, mu: float, out: Path | None, data: str | None, device: str) -> None:
-    """Experts of large and of small classes, merged, against oversampling and thresholding."""
-    from selfpos.imbalance.carryover import experts as comparison
-    from selfpos.imbalance.carryover.comparison import missing_seeds, over_seeds
-    from selfpos.imbalance.carryover.text import open_data
-    from selfpos.imbalance.study.grid import pick_device
-    from selfpos.imbalance.study.recipe import load_imbalance_recipe
-    from selfpos.imbalance.study.unit import Imbalance, Unit, check_study
-
-    study = load_imbalance_recipe(recipe)
-    comparison.check_recipe(study, recipe)
-    file = out or Path("checkpoints") / f"compare-experts-{study.name}-rho{rho:g}-mu{mu:g}.json"
-    target, images = pick_device(device), open_data(study, data)
-    point, seeds = Imbalance("step", rho, mu), tuple(range(study.seeds))
-    check_study([Unit(point, "ros", (), study.training.learning_rates[0], seeds)], study, images)
-    settings = {"comparison": "experts", "rho": rho, "mu": mu}
-    settings |= study.model_dump(mode="json", exclude={"data", "grid", "methods", "seeds"})
-    steps = comparison.iterations(study.training.iterations) * len(missing_seeds(file, study.seeds))
-    with progress("experts", steps) as bar:
-        bench = comparison.Bench(point, study, images, target, bar.advance)
-        identity = settings | {"data": images.fingerprint}
-        measured = over_seeds(file, identity, study.seeds, partial(comparison.measure, bench))
-    _conclude(comparison.outcome(measured), file, settings)
 
 
 @compare.command()
@@ -201,7 +164,10 @@ def text(recipe: Path, against: Path | None, out: Path | None, data: str | None,
 @defaulted("--largest", type=click.IntRange(2), default=3200, help="Training records of a large task.")
 @defaulted("--seeds", type=click.IntRange(1), default=5)
 @click.option("--data-root", type=EXISTING_FOLDER, help="Folder of the tasks' local data.")
-@OUT_SEEDS
+@_out(
+    ".json",
+    "JSON file of measurements [default: checkpoints/compare-…]. A stopped comparison continues from it.",
+)
 def tasks(recipe: Path, rho: str, largest: int, seeds: int, data_root: Path | None, out: Path | None) -> None:
     """Imbalance between tasks: mixtures of joint training against merged specialists, at equal draws."""
     from selfpos.imbalance.carryover import tasks as comparison

@@ -8,10 +8,7 @@ from pathlib import Path
 import pytest
 
 from selfpos.errors import SelfposError
-from selfpos.imbalance.carryover import experts
 from selfpos.imbalance.carryover.comparison import finding, missing_seeds, over_seeds
-from selfpos.imbalance.carryover.experts import MERGED, TUNED, Bench
-from selfpos.imbalance.study.unit import draw_sample
 from tests.helpers.companion import RECIPES, imbalance, write_tiny
 
 
@@ -96,24 +93,7 @@ def test_other_files_are_no_results(tmp_path: Path, content: str) -> None:
         over_seeds(tmp_path / "c.json", {"rho": 10}, 1, lambda seed: pytest.fail("it was measured"))
 
 
-def test_the_verb_prints_its_verdict_and_keeps_it(
-    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(experts, "STEPS", 5)
-    training = {"iterations": 3, "batch_size": 8}
-    file = write_tiny(tmp_path / "r.yaml", archive, test_limit=4, training=training)
-    out = tmp_path / "p.json"
-    verb = ("compare", "experts")
-    options = [file, "--rho", 10, "--device", "cpu", "--out", out]
-    assert "Self Positioning (balanced probe) is better than ROS, auc" in imbalance(*verb, *options)
-    assert sorted(json.loads(out.read_text(encoding="utf-8"))["seeds"]) == ["0", "1"]
-    assert "Falsifier" in (tmp_path / "p.md").read_text(encoding="utf-8")
-    with pytest.raises(SelfposError, match=r"made with other settings \(mu\)"):
-        imbalance(*verb, *options, "--mu", "0.4")
-    assert "is not in the range x>1" in imbalance(*verb, *options, "--rho", "0.5")
-    assert "is not in the range 0<x<1" in imbalance(*verb, *options, "--mu", "1")
-    with pytest.raises(SelfposError, match=r"mu 0\.01 leaves 0 of 10 classes in the minority"):
-        imbalance(*verb, *options[:-1], tmp_path / "q.json", "--mu", "0.01")
+def test_recipes_of_texts_have_a_verb_of_their_own() -> None:
     with pytest.raises(SelfposError, match="is about texts; run `selfpos imbalance compare text`"):
         imbalance("run", RECIPES / "clinc150-heads.yaml")
 
@@ -121,7 +101,6 @@ def test_the_verb_prints_its_verdict_and_keeps_it(
 @pytest.mark.parametrize(
     ("verb", "out", "ending"),
     [
-        ("compare experts", "p.md", ".json"),
         ("compare tasks", "nosuffix", ".json"),
         ("compare text", "x.md", ".parquet"),
         ("run", "x.log", ".parquet"),
@@ -136,53 +115,7 @@ def test_results_are_not_where_something_else_is_kept(
     assert [file.name for file in tmp_path.iterdir()] == ["r.yaml"]
 
 
-def arms(value: float) -> dict:
-    """What a comparison of experts measures for a seed, all arms alike."""
-    names = ["ros", "logit-adjustment", f"baseline + {TUNED}", *MERGED.values()]
-    return {"arms": {name: {"auc": value, "balanced accuracy": value} for name in names}}
-
-
-def test_comparisons_of_other_ratios_have_files_of_their_own(
-    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(experts, "measure", lambda bench, seed: arms(bench.imbalance.rho))
-    write_tiny(Path("r.yaml"), archive)
-    for rho, mu in ((10, 0.5), (20, 0.5), (10, 0.2)):
-        imbalance("compare", "experts", "r.yaml", "--device", "cpu", "--rho", rho, "--mu", mu)
-    names = {f"compare-experts-tiny-rho{setting}.json" for setting in ("10-mu0.5", "20-mu0.5", "10-mu0.2")}
-    assert names == {file.name for file in Path("checkpoints").glob("*.json")}
-    assert len(list(Path("checkpoints").glob("*.md"))) == 3
-
-
-def test_comparisons_train_as_the_recipe_says(
-    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    benches: list[Bench] = []
-    file = tmp_path / "r.yaml"
-
-    def measure(bench: Bench, seed: int) -> dict:
-        benches.append(bench)
-        return arms(1.0)
-
-    def compare(**changes: object) -> None:
-        write_tiny(file, archive, seeds=1, **changes)
-        out = tmp_path / f"{len(benches)}.json"
-        imbalance("compare", "experts", file, "--device", "cpu", "--out", out)
-
-    monkeypatch.setattr(experts, "measure", measure)
-    for minority in ("lowest", "random"):
-        compare(minority=minority)
-    lowest, drawn = (
-        draw_sample(bench.data, bench.imbalance, bench.recipe, 0).minority.tolist() for bench in benches
-    )
-    assert lowest == [0, 1, 2, 3, 4] != sorted(drawn)
-    message = r"recipe tiny searches 2 learning rates, and this comparison trains with one"
-    with pytest.raises(SelfposError, match=message):
-        compare(training={"iterations": 2, "learning_rates": [0.01, 0.1]})
-
-
-@pytest.mark.parametrize("name", ["path", "norms"])
+@pytest.mark.parametrize("name", ["experts", "path", "norms"])
 def test_comparisons_that_are_gone_say_so(name: str) -> None:
     with pytest.raises(SelfposError, match=r"this comparison was removed in 0\.2; docs/imbalance\.md says"):
         imbalance("compare", name, "r.yaml", "--rho", 10)

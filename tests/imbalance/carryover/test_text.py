@@ -11,10 +11,11 @@ import torch
 
 from selfpos.errors import SelfposError
 from selfpos.imbalance.carryover import text
-from selfpos.imbalance.carryover.experts import Bench, difference
 from selfpos.imbalance.study.analysis import Study, compare_orderings
+from selfpos.imbalance.study.networks import seeded
 from selfpos.imbalance.study.results import read_results
-from selfpos.imbalance.study.unit import Imbalance, new_network
+from selfpos.imbalance.study.trainer import predict
+from selfpos.imbalance.study.unit import Imbalance, Unit, new_network, train_unit
 from tests.conftest import make_tiny_model
 from tests.helpers.companion import imbalance, record, tiny_recipe, write_tiny
 
@@ -92,13 +93,18 @@ def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path) -> None:
     training = {"iterations": 5, "batch_size": 8, "learning_rates": [5e-4], "optimizer": "adamw"}
     tuned = tiny_recipe(tmp_path, **settings | {"network": "encoder", "training": training})
     data = text.read_texts(tuned, str(tmp_path))
-    bench = Bench(Imbalance("step", 4, 1 / 3), tuned, data, torch.device("cpu"))
-    trained, fresh = bench.train("ros", 0), new_network(tuned, data, 0)
-    moved_by = difference(trained.networks[0], fresh)
-    assert {name.split(".")[0] for name, v in moved_by.items() if v.abs().max() > 0} == {"trunk", "head"}
-    scores, labels = bench.predict(trained.networks[0], trained.test, test=True)
-    before, _ = bench.predict(fresh, trained.test, test=True)
-    assert np.mean(scores.argmax(axis=1) == labels) > max(0.6, np.mean(before.argmax(axis=1) == labels))
+    unit = Unit(Imbalance("step", 4, 1 / 3), "ros", (), 5e-4, (0,))
+    with seeded(0):  # dropout
+        trained = train_unit(unit, tuned, data, torch.device("cpu"))
+    (network,), fresh = trained.networks, new_network(tuned, data, 0)
+    before = fresh.state_dict()
+    moved = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert {name.split(".")[0] for name in moved} == {"trunk", "head"}
+    right = []
+    for one in (network, fresh):
+        scores = predict([one], {"": [one.head]}, data.test, trained.test)[""][0]
+        right.append(np.mean(scores.argmax(axis=1) == data.test.labels[trained.test]))
+    assert right[0] > max(0.6, right[1])
 
 
 def test_another_encoder_of_that_name_does_not_join(tmp_path: Path) -> None:
