@@ -142,7 +142,7 @@ for name in ("experts", "path", "norms"):
 @DEVICE
 def text(recipe: Path, against: Path | None, out: Path | None, data: str | None, device: str) -> None:
     """The grid on labelled texts: does the order of the methods carry over?"""
-    from selfpos.imbalance.carryover.text import open_data, outcome
+    from selfpos.imbalance.carryover.text import outcome, read_texts
     from selfpos.imbalance.study.grid import pick_device, run_grid
     from selfpos.imbalance.study.recipe import load_imbalance_recipe
 
@@ -151,7 +151,7 @@ def text(recipe: Path, against: Path | None, out: Path | None, data: str | None,
         raise SelfposError(f"recipe {recipe} is about images; run it with `selfpos imbalance run`")
     file = out or Path("checkpoints") / study.name / "results.parquet"
     images = _study(against) if against else None
-    target, texts = pick_device(device), open_data(study, data)
+    target, texts = pick_device(device), read_texts(study, data or study.data)
     click.echo(f"{texts.description}: {texts.division}")
     run_grid(study, file, texts, target)
     facts = {"recipe": study.name, "network": study.network, "encoder": study.encoder}
@@ -171,7 +171,6 @@ def text(recipe: Path, against: Path | None, out: Path | None, data: str | None,
 def tasks(recipe: Path, rho: str, largest: int, seeds: int, data_root: Path | None, out: Path | None) -> None:
     """Imbalance between tasks: mixtures of joint training against merged specialists, at equal draws."""
     from selfpos.imbalance.carryover import tasks as comparison
-    from selfpos.imbalance.carryover.comparison import over_seeds
     from selfpos.recipe import load_recipe
 
     run = load_recipe(recipe)
@@ -186,7 +185,7 @@ def tasks(recipe: Path, rho: str, largest: int, seeds: int, data_root: Path | No
     most = largest + run.probe.per_task
     identity = settings | {"data": {name: _hash(task, most, data_root) for name, task in run.tasks.items()}}
     measure = partial(comparison.measure, run, ratios, largest, file.with_suffix(""), data_root)
-    _conclude(comparison.outcome(over_seeds(file, identity, seeds, measure)), file, settings)
+    _conclude(comparison.outcome(comparison.over_seeds(file, identity, seeds, measure)), file, settings)
 
 
 def _hash(source: TaskSource, most: int, data_root: Path | None) -> str:

@@ -1,20 +1,15 @@
-"""What all comparisons share: measurements kept seed by seed, and verdicts over the seeds."""
+"""What comparisons share: verdicts over the seeds, and the page that shows them."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfpos.console import log, log_to, markdown_table
-from selfpos.errors import SelfposError
+from selfpos.console import markdown_table
 from selfpos.imbalance.study.analysis import Interval, paired_bootstrap
-from selfpos.storage.atomic import locked, write_text
-from selfpos.storage.manifest import read_json
+from selfpos.storage.atomic import write_text
 
-Measured = dict[str, Any]  # what was measured for one seed, as JSON holds it
 FEWEST = 5  # seeds: of n resampled pairs an interval covers the median with 1 − 2^(1−n) at most
 SIGNIFICANT = 0.05
 
@@ -62,8 +57,8 @@ class Outcome:
     rows: list[list[str]]
     findings: list[Finding]
 
-    def write(self, file: Path, settings: Measured) -> None:
-        """Table, findings and falsifier as Markdown beside the JSON file of measurements."""
+    def write(self, file: Path, settings: dict[str, Any]) -> None:
+        """Table, findings and falsifier as Markdown beside the file of results."""
         # The rules with spaces are those of the published files.
         table = markdown_table(self.header, self.rows, rules=[" --- "] * len(self.header))
         header = ["claim", "paired difference [95 %, bootstrap over seeds]", "seeds", "verdict"]
@@ -72,44 +67,3 @@ class Outcome:
         shown = "; ".join(f"{key} {value}" for key, value in settings.items() if not isinstance(value, dict))
         parts = [f"# {self.title}", f"Falsifier: {self.falsifier}", table, findings, shown]
         write_text(file.with_suffix(".md"), "\n\n".join(parts) + "\n")
-
-
-def over_seeds(
-    file: Path, settings: Measured, seeds: int, measure: Callable[[int], Measured]
-) -> list[Measured]:
-    """What `measure` returns for seeds 0, 1, …; seeds that `file` has are not measured again."""
-    wanted = json.loads(json.dumps(settings))
-    journal = file.with_suffix(".log")
-    with log_to(journal), locked(journal):
-        content = _read_same(file, wanted)
-        for seed in missing_seeds(file, seeds):
-            values = json.loads(json.dumps(measure(seed)))
-            content = _read_same(file, wanted)  # again: the lock does not reach a process on another machine
-            content["seeds"][str(seed)] = values
-            write_text(file, json.dumps(content, indent=1) + "\n")
-            log.info("seed %d measured", seed)
-    return [content["seeds"][str(seed)] for seed in range(seeds)]
-
-
-def missing_seeds(file: Path, seeds: int) -> list[int]:
-    """Which of the seeds 0, 1, … `file` does not have."""
-    measured = _read(file)["seeds"] if file.exists() else {}
-    return [seed for seed in range(seeds) if str(seed) not in measured]
-
-
-def _read_same(file: Path, settings: Measured) -> Measured:
-    """What `file` holds, which must have these settings; no seeds where there is no file."""
-    if not file.exists():
-        return {"settings": settings, "seeds": {}}
-    content = _read(file)
-    stored = {"data": settings.get("data")} | content["settings"]  # of version 0.1: without data
-    if changed := [key for key in settings if stored.get(key) != settings[key]]:
-        raise SelfposError(f"{file} was made with other settings ({', '.join(changed)}); change --out")
-    return content
-
-
-def _read(file: Path) -> Measured:
-    content = read_json(file)
-    if not all(isinstance(content.get(key), dict) for key in ("settings", "seeds")):
-        raise SelfposError(f"{file} holds no results of `selfpos imbalance compare`; name another by --out")
-    return content

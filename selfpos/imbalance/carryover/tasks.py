@@ -7,22 +7,28 @@ are the same, so one rival stands for both.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from selfpos.console import log, log_to
 from selfpos.data.sources import load_task
 from selfpos.errors import SelfposError
 from selfpos.evaluation.task_files import task_name
-from selfpos.imbalance.carryover.comparison import Measured, Outcome, better
+from selfpos.imbalance.carryover.comparison import Outcome, better
 from selfpos.imbalance.study import sampling
 from selfpos.recipe import BudgetSettings, Recipe
+from selfpos.storage.atomic import locked, write_text
+from selfpos.storage.manifest import read_json
 
 OVERSAMPLED, POSITIONED = "oversampled", "self-positioning"
 MU = 0.5  # share of small tasks
 # Optional: the rival that has seen every record that Self Positioning has.
 WITH_PROBE = "oversampled-with-probe"
 RIVALS = {OVERSAMPLED: "", WITH_PROBE: " on training and probe records"}
+Measured = dict[str, Any]  # what was measured for one seed, as JSON holds it
 Summaries = dict[str, tuple[float, float, float]]  # model → mean, worst task, mean of the small tasks
 
 
@@ -147,3 +153,30 @@ def _by_large_tasks(runs: list[Measured], summaries: list[Summaries]) -> list[li
 def _evaluation_tasks(recipe: Recipe) -> list[str]:
     """Names of the evaluation tasks in the run's table."""
     return [task_name(word) for word in [*recipe.evaluation.tasks, *recipe.evaluation.local]]
+
+
+def over_seeds(
+    file: Path, settings: Measured, seeds: int, measure: Callable[[int], Measured]
+) -> list[Measured]:
+    """What `measure` returns for seeds 0, 1, …; seeds that `file` has are not measured again."""
+    settings = json.loads(json.dumps(settings))
+    journal = file.with_suffix(".log")
+    with log_to(journal), locked(journal):
+        measured = _measured(file, settings) if file.exists() else {}
+        for seed in range(seeds):
+            if str(seed) not in measured:
+                measured[str(seed)] = json.loads(json.dumps(measure(seed)))
+                write_text(file, json.dumps({"settings": settings, "seeds": measured}, indent=1) + "\n")
+                log.info("seed %d measured", seed)
+    return [measured[str(seed)] for seed in range(seeds)]
+
+
+def _measured(file: Path, settings: Measured) -> Measured:
+    """Seed → what `file` holds of it. Raises SelfposError where other settings made it."""
+    content = read_json(file)
+    if not all(isinstance(content.get(key), dict) for key in ("settings", "seeds")):
+        raise SelfposError(f"{file} holds no results of `selfpos imbalance compare`; name another by --out")
+    stored = {"data": settings.get("data")} | content["settings"]  # of version 0.1: without data
+    if changed := [key for key in settings if stored.get(key) != settings[key]]:
+        raise SelfposError(f"{file} was made with other settings ({', '.join(changed)}); change --out")
+    return content["seeds"]

@@ -25,7 +25,7 @@ from selfpos.imbalance.carryover.comparison import SIGNIFICANT, Finding, Outcome
 from selfpos.imbalance.study import sampling
 from selfpos.imbalance.study.analysis import Step, Study, Values, average, common_means, kendall, shared_seeds
 from selfpos.imbalance.study.claims import NOT_RUN, check_claims
-from selfpos.imbalance.study.data import ArrayImages, ImageData, read_images
+from selfpos.imbalance.study.data import ArrayImages, ImageData
 from selfpos.imbalance.study.networks import Dense, Network, initialise, seeded
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
 from selfpos.storage.locate import locate_model
@@ -51,13 +51,6 @@ class Encoder(nn.Module):
         ids, mask = (tokens[:, row, 0, :longest].long().contiguous() for row in (0, 1))
         output = self.model({"input_ids": ids, "attention_mask": mask})
         return self.scale * output["sentence_embedding"][:, :, None, None]
-
-
-def open_data(recipe: ImbalanceRecipe, source: str | None) -> ImageData:
-    """The images or texts of `recipe`, or those of `source` in their place."""
-    if recipe.encoder is None:
-        return read_images(source or recipe.data, preprocessing=recipe.preprocessing)
-    return read_texts(recipe, source or recipe.data)
 
 
 def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from selfpos.errors import SelfposError
-from selfpos.imbalance.carryover.comparison import finding, missing_seeds, over_seeds
+from selfpos.imbalance.carryover.comparison import finding
+from selfpos.imbalance.carryover.tasks import over_seeds
 from tests.helpers.companion import RECIPES, imbalance, write_tiny
 
 
@@ -46,33 +46,6 @@ def test_a_stopped_comparison_goes_on(tmp_path: Path) -> None:
     assert ran == [2, 3]
     with pytest.raises(SelfposError, match=r"made with other settings \(rho\)"):
         over_seeds(file, {"rho": 100}, 4, measure)
-
-
-def test_two_processes_keep_each_others_seeds(tmp_path: Path) -> None:
-    file = tmp_path / "c.json"
-
-    def measure(seed: int) -> dict:
-        if seed == 0:  # meanwhile, in another process
-            file.write_text(
-                json.dumps({"settings": {"rho": 10}, "seeds": {"7": {"value": 7}}}), encoding="utf-8"
-            )
-        return {"value": seed}
-
-    assert over_seeds(file, {"rho": 10}, 2, measure) == [{"value": 0}, {"value": 1}]
-    assert sorted(json.loads(file.read_text(encoding="utf-8"))["seeds"]) == ["0", "1", "7"]
-    assert missing_seeds(file, 3) == [2]
-
-
-def test_results_of_other_settings_are_not_joined(tmp_path: Path) -> None:
-    file, theirs = tmp_path / "c.json", json.dumps({"settings": {"rho": 100}, "seeds": {"1": {"value": 100}}})
-
-    def measure(seed: int) -> dict:
-        file.write_text(theirs, encoding="utf-8")  # meanwhile, by a process that does not see the lock
-        return {"value": seed}
-
-    with pytest.raises(SelfposError, match=r"made with other settings \(rho\)"):
-        over_seeds(file, {"rho": 10}, 2, measure)
-    assert file.read_text(encoding="utf-8") == theirs
 
 
 def test_one_process_measures_into_a_file(tmp_path: Path) -> None:
