@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,7 @@ from selfpos.storage.locate import locate_model
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-Labelled = tuple[list[str], list[str]]  # texts and labels
+Labelled = list[tuple[str, str]]  # texts with their labels
 ByMethod = dict[str, Values]
 MAX_TOKENS = 64
 HELD_OUT = 0.2  # of each class, as the test set of data that have a single split
@@ -62,13 +61,13 @@ def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:
     from selfpos.storage.hashing import content_hash
 
     assert recipe.encoder is not None
-    (train, train_names), (test, test_names), division = _divided(source)
+    *parts, division = _divided(source)
+    (train, train_names), (test, test_names) = (map(list, zip(*part, strict=True)) for part in parts)
     names = sorted(set(train_names))
     if unknown := sorted(set(test_names) - set(names)):
         raise SelfposError(
             f"{source}: the test texts have labels that the training texts lack: {', '.join(unknown[:5])}"
         )
-    number = {name: label for label, name in enumerate(names)}
     folder = locate_model(recipe.encoder)
     # The encoder's weights are part of the data of a head, and its name does not identify them.
     content = json.dumps([train, train_names, test, test_names, content_hash(folder)])
@@ -89,9 +88,8 @@ def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:
         return Network(nn.Sequential(*layers), nn.Sequential(head))
 
     sets = []
-    for values, labelled in zip(inputs, (train_names, test_names), strict=True):
-        labels = np.array([number[name] for name in labelled], dtype=np.int64)
-        sets.append(ArrayImages(torch.from_numpy(values), labels))
+    for values, labels in zip(inputs, (train_names, test_names), strict=True):
+        sets.append(ArrayImages(torch.from_numpy(values), np.searchsorted(names, labels).astype(np.int64)))
     return ImageData(sets[0], sets[1], names, source, network, fingerprint, division)
 
 
@@ -102,24 +100,20 @@ def _divided(source: str) -> tuple[Labelled, Labelled, str]:
 
     def load(split: str) -> Labelled:
         dataset = load_source(source, get_task("classification"), split=split).dataset
-        return list(dataset["text"]), [str(label) for label in dataset["label"]]
+        return list(zip(dataset["text"], map(str, dataset["label"]), strict=True))
 
     existing = _split_names(source)
     parts = [split for split in ("train", "validation") if split in existing]
-    train = [load(split) for split in parts]
-    texts, labels = load("test")
+    train = [record for split in parts for record in load(split)]
+    test = load("test")
     if parts:
-        train_texts, train_labels = (list(chain.from_iterable(column)) for column in zip(*train, strict=True))
-        return (train_texts, train_labels), (texts, labels), f"trained on {' and '.join(parts)}"
-    ids = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+        return train, test, f"trained on {' and '.join(parts)}"
+    ids = np.unique([label for _, label in test], return_inverse=True)[1].astype(np.int64)
     counts = np.rint(HELD_OUT * np.bincount(ids)).astype(np.int64)
-    held_out = np.zeros(len(texts), dtype=bool)
-    held_out[sampling.subset(sampling.class_permutations(ids, len(counts), 0), counts)] = True
-    sides = []
-    for chosen in (~held_out, held_out):
-        indices = np.flatnonzero(chosen).tolist()
-        sides.append(([texts[i] for i in indices], [labels[i] for i in indices]))
-    return sides[0], sides[1], f"a single split, {HELD_OUT:.0%} of each class held out as test"
+    held_out = set(sampling.subset(sampling.class_permutations(ids, len(counts), 0), counts).tolist())
+    train = [record for index, record in enumerate(test) if index not in held_out]
+    test = [record for index, record in enumerate(test) if index in held_out]
+    return train, test, f"a single split, {HELD_OUT:.0%} of each class held out as test"
 
 
 def _split_names(source: str) -> set[str]:

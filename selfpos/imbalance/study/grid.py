@@ -121,7 +121,7 @@ def _missing(
 
 
 def _steps(units: list[Unit], recipe: ImbalanceRecipe) -> int:
-    return sum(len(unit.seeds) for unit in units) * recipe.training.iterations
+    return sum(len(unit.seeds) * unit.iterations(recipe.training) for unit in units)
 
 
 def _one_by_one(

@@ -38,9 +38,12 @@ def one_vs_rest_auc(scores: Floats, labels: Ints) -> Floats:
 def decision_scores(decision: Floats, labels: Ints, minority: Ints) -> dict[str, Any]:
     """Accuracies and recalls, from 0 to 1, of predictions that are the argmax of `decision` (n, K)."""
     groups = group_recalls(decision, labels, minority)
-    balanced, recalls = groups.pop("balanced"), class_recalls(decision, labels).tolist()
-    scores = {"accuracy": accuracy(decision, labels), "balanced_accuracy": balanced, "recalls": recalls}
-    return scores | groups
+    return {
+        "accuracy": accuracy(decision, labels),
+        "balanced_accuracy": groups.pop("balanced"),
+        "recalls": class_recalls(decision, labels).tolist(),
+        **groups,
+    }
 
 
 def accuracy(decision: Floats, labels: Ints) -> float:

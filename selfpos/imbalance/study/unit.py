@@ -17,7 +17,7 @@ from selfpos.imbalance.study.data import ImageData
 from selfpos.imbalance.study.heads import Stage
 from selfpos.imbalance.study.methods import get_method
 from selfpos.imbalance.study.networks import Network, build, seeded, use_cosine_head
-from selfpos.imbalance.study.recipe import ImbalanceRecipe
+from selfpos.imbalance.study.recipe import ImbalanceRecipe, TrainingSettings
 from selfpos.imbalance.study.sampling import Ints
 from selfpos.imbalance.study.scoring import Trained
 from selfpos.imbalance.study.trainer import Sample, fit, image_batches
@@ -52,6 +52,11 @@ class Unit:
         setting = astuple(self.imbalance)
         names = (self.method, *self.refits)
         return {(*setting, name, self.rate, seed) for name in names for seed in self.seeds}
+
+    def iterations(self, training: TrainingSettings) -> int:
+        """How long each of the networks is trained, without second stages of other methods."""
+        both = get_method(self.method).with_second_stage
+        return training.iterations + (training.second_stage if both else 0)
 
     def __str__(self) -> str:
         return f"{self.imbalance} {self.method} seeds {self.seeds[0]}-{self.seeds[-1]}"
@@ -115,7 +120,7 @@ def train_unit(
         positions.append(drawn)
         streams.append(sampling.stream(drawn, training.batch_size, seed))
         networks.append(network.to(device))
-    iterations = training.iterations + (training.second_stage if method.with_second_stage else 0)
+    iterations = unit.iterations(training)
     test = scored_positions(data, recipe)
     trained = Trained(networks, samples, positions, data, test, recipe.train_scored, iterations)
     fit(

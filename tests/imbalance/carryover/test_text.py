@@ -43,14 +43,14 @@ def write_texts(folder: Path) -> None:
 
 def test_texts_are_divided_by_the_splits_that_exist(tmp_path: Path) -> None:
     write_texts(tmp_path)
-    (train, _), (test, _), message = text._divided(str(tmp_path))
+    train, test, message = text._divided(str(tmp_path))
     assert (len(train), len(test), message) == (60, 18, "trained on train")
     alone = tmp_path / "test.jsonl"
     for source in (tmp_path / "single", alone):
         if source != alone:
             source.mkdir()
             (source / "test.jsonl").write_bytes(alone.read_bytes())
-        (train, _), (test, _), message = text._divided(str(source))
+        train, test, message = text._divided(str(source))
         assert (len(train), len(test), message) == (
             15,
             3,
