@@ -68,20 +68,8 @@ SIDES = {"query": "query", **dict.fromkeys(("document", "passage", "corpus"), "d
 )
 @options_of(
     TrainingSettings,
-    "steps",
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "temperature",
-    "max_length",
-    "sts_loss",
-    "cached",
-    "matryoshka",
-    "batching",
-    "gradient_checkpointing",
-    "precision",
-    "device",
-    "report_to",
+    *("steps", "epochs", "batch_size", "learning_rate", "temperature", "max_length", "sts_loss", "cached"),
+    *("matryoshka", "batching", "gradient_checkpointing", "precision", "device", "report_to"),
 )
 @click.option(
     "--lora", type=click.IntRange(min=1), metavar="RANK", help="Train a LoRA adapter of this rank instead."
