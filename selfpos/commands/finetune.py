@@ -176,13 +176,13 @@ def _side(option: str) -> tuple[str, str]:
 
     Raises SelfposError for another word before the sign.
     """
-    found = re.match(r"(\w+)=", option)
-    if not found:
+    match = re.match(r"(\w+)=", option)
+    if not match:
         return "", option
-    side = SIDES.get(found[1].lower())
+    side = SIDES.get(match[1].lower())
     if side is None:
         raise SelfposError(
             f"--prompt '{option}' names no side of a task; write query= or document= before the text"
-            f"{nearest(found[1], SIDES)} (a prompt that begins like this is given for each side)"
+            f"{nearest(match[1], SIDES)} (a prompt that begins like this is given for each side)"
         )
-    return side, option[found.end() :]
+    return side, option[match.end() :]

@@ -230,8 +230,9 @@ def _read_npz(path: Path) -> list[NDArray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             if missing := [name for name in ARRAYS if name not in archive.files]:
-                found = ", ".join(archive.files)
-                raise SelfposError(f"{path} has no array {', '.join(missing)}; found {found}")
+                raise SelfposError(
+                    f"{path} has no array {', '.join(missing)}; found {', '.join(archive.files)}"
+                )
             return [archive[name] for name in ARRAYS]
     except (EOFError, OSError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise SelfposError(f"{path} cannot be read as an .npz archive of plain arrays: {error}") from None
