@@ -241,13 +241,13 @@ def _read_npz(path: Path) -> list[NDArray]:
 def _read_hub(source: str) -> list[NDArray]:
     from datasets import load_dataset
 
+    from selfpos.data.hub import answers_of_hub, commit_of
+
     name, _, revision = source.partition("@")
     name, _, config = name.partition(":")
-    try:
-        sets = load_dataset(name, config or None, revision=revision or None)
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise OperationError(f"data set {name} could not be loaded from the Hub: {reason}") from None
+    commit, connected = commit_of(name, revision or None)
+    with answers_of_hub(name, "train", connected=connected):
+        sets = load_dataset(name, config or None, revision=commit or revision or None)
     arrays: list[NDArray] = []
     for split in ("train", "test"):
         if split not in sets:

@@ -171,7 +171,7 @@ def test_hub_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         SelfposError, match=r"has images of 2 shapes in test, \(4, 5\) and \(4, 7\) among them"
     ):
         read_images(write_hub_set(tmp_path / "uneven", train=grey, test=uneven), preprocessing="raw")
-    with pytest.raises(OperationError, match=r"data set .*nowhere could not be loaded from the Hub"):
+    with pytest.raises(OperationError, match=r"the Hugging Face Hub did not supply data set .*nowhere"):
         read_images(f"hub:{tmp_path / 'nowhere'}", preprocessing="raw")
 
     requested = []
