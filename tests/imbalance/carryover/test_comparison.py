@@ -1,4 +1,4 @@
-"""Verdicts over seeds, and the files that comparisons are kept in."""
+"""Verdicts over seeds, and what the verbs of comparisons refuse."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 
 from selfpos.errors import SelfposError
 from selfpos.imbalance.carryover.comparison import finding
-from selfpos.imbalance.carryover.tasks import over_seeds
 from tests.helpers.companion import RECIPES, imbalance, write_tiny
 
 
@@ -28,42 +27,6 @@ from tests.helpers.companion import RECIPES, imbalance, write_tiny
 def test_verdicts(low: float, n: int, strict: bool, p: float | None, verdict: str) -> None:
     result = finding("", [low + 0.5 * seed for seed in range(n)], strict=strict, p=p)
     assert (result.verdict, result.row[2]) == (verdict, str(n))
-
-
-def test_a_stopped_comparison_goes_on(tmp_path: Path) -> None:
-    file, ran = tmp_path / "c.json", []
-
-    def measure(seed: int) -> dict:
-        if len(ran) == 2:
-            raise KeyboardInterrupt
-        ran.append(seed)
-        return {"value": seed * 1.5}
-
-    with pytest.raises(KeyboardInterrupt):
-        over_seeds(file, {"rho": 10}, 4, measure)
-    ran.clear()
-    assert over_seeds(file, {"rho": 10}, 4, measure) == [{"value": seed * 1.5} for seed in range(4)]
-    assert ran == [2, 3]
-    with pytest.raises(SelfposError, match=r"made with other settings \(rho\)"):
-        over_seeds(file, {"rho": 100}, 4, measure)
-
-
-def test_one_process_measures_into_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "c.json"
-
-    def measure(seed: int) -> dict:
-        with pytest.raises(SelfposError, match=r"another process is writing .*c\.log"):
-            over_seeds(file, {"rho": 10}, 1, lambda seed: pytest.fail("it was measured"))
-        return {"value": seed}
-
-    assert over_seeds(file, {"rho": 10}, 1, measure) == [{"value": 0}]
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '{"seeds": {}}', '{"settings": {}, "seeds": []}', "\x00"])
-def test_other_files_are_no_results(tmp_path: Path, content: str) -> None:
-    (tmp_path / "c.json").write_text(content, encoding="utf-8")
-    with pytest.raises(SelfposError, match=r"c\.json (is not JSON|is not a JSON object|holds no results of)"):
-        over_seeds(tmp_path / "c.json", {"rho": 10}, 1, lambda seed: pytest.fail("it was measured"))
 
 
 def test_recipes_of_texts_have_a_verb_of_their_own() -> None:
