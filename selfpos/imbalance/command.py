@@ -14,8 +14,8 @@ from selfpos.console import table_text
 from selfpos.errors import SelfposError
 
 if TYPE_CHECKING:
-    from selfpos.imbalance.carryover.comparison import Outcome
     from selfpos.imbalance.study.analysis import Study
+    from selfpos.imbalance.verdicts import Outcome
     from selfpos.recipe import TaskSource
 
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -142,9 +142,9 @@ for name in ("experts", "path", "norms"):
 @DEVICE
 def text(recipe: Path, against: Path | None, out: Path | None, data: str | None, device: str) -> None:
     """The grid on labelled texts: does the order of the methods carry over?"""
-    from selfpos.imbalance.carryover.text import outcome, read_texts
     from selfpos.imbalance.study.grid import pick_device, run_grid
     from selfpos.imbalance.study.recipe import load_imbalance_recipe
+    from selfpos.imbalance.text import outcome, read_texts
 
     study = load_imbalance_recipe(recipe)
     if study.encoder is None:
@@ -170,7 +170,7 @@ def text(recipe: Path, against: Path | None, out: Path | None, data: str | None,
 )
 def tasks(recipe: Path, rho: str, largest: int, seeds: int, data_root: Path | None, out: Path | None) -> None:
     """Imbalance between tasks: mixtures of joint training against merged specialists, at equal draws."""
-    from selfpos.imbalance.carryover import tasks as comparison
+    from selfpos.imbalance import tasks as comparison
     from selfpos.recipe import load_recipe
 
     run = load_recipe(recipe)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from selfpos.errors import SelfposError
-from selfpos.imbalance.carryover.comparison import finding
+from selfpos.imbalance.verdicts import finding
 from tests.helpers.companion import RECIPES, imbalance, write_tiny
 
 

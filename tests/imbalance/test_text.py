@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from selfpos.errors import SelfposError
-from selfpos.imbalance.carryover import text
+from selfpos.imbalance import text
 from selfpos.imbalance.study.analysis import Study, compare_orderings
 from selfpos.imbalance.study.networks import seeded
 from selfpos.imbalance.study.results import read_results

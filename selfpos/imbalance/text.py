@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from selfpos.console import progress
 from selfpos.errors import OperationError, SelfposError
-from selfpos.imbalance.carryover.comparison import SIGNIFICANT, Finding, Outcome, finding
 from selfpos.imbalance.study import sampling
 from selfpos.imbalance.study.analysis import Step, Study, Values, average, common_means, kendall, shared_seeds
 from selfpos.imbalance.study.claims import NOT_RUN, check_claims
 from selfpos.imbalance.study.data import ArrayImages, ImageData
 from selfpos.imbalance.study.networks import Dense, Network, initialise, seeded
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
+from selfpos.imbalance.verdicts import SIGNIFICANT, Finding, Outcome, finding
 from selfpos.storage.locate import locate_model
 
 if TYPE_CHECKING:

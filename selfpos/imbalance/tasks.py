@@ -17,8 +17,8 @@ from selfpos.console import log, log_to
 from selfpos.data.sources import load_task
 from selfpos.errors import SelfposError
 from selfpos.evaluation.task_files import task_name
-from selfpos.imbalance.carryover.comparison import Outcome, better
 from selfpos.imbalance.study import sampling
+from selfpos.imbalance.verdicts import Outcome, better
 from selfpos.recipe import BudgetSettings, Recipe
 from selfpos.storage.atomic import locked, write_text
 from selfpos.storage.manifest import read_json

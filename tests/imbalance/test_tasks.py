@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from selfpos.errors import SelfposError
-from selfpos.imbalance.carryover import tasks
+from selfpos.imbalance import tasks
 from selfpos.imbalance.study import sampling
 from selfpos.recipe import Recipe
 from tests.helpers.companion import imbalance
 
-RECIPES = Path(__file__).parents[3] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def test_tasks_conclude_by_ratio() -> None:
