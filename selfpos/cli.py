@@ -36,11 +36,14 @@ VERBS = {
     "methods": ("commands.methods", "List the merge methods and what each needs."),
     "imbalance": ("imbalance.command", "The companion study of class imbalance in CNNs."),
     "overlap": ("commands.overlap", "Say which test items training data gives away, and remove them."),
-    "cluster": ("commands.cluster", "Partition many data sets into tasks by what their texts are like."),
     "analyse": ("commands.analyse", "Measure what drives the tasks of a run apart: conflict and imbalance."),
     "tasks": ("commands.tasks", "List the task types and the columns each reads."),
 }
 
+REMOVED = {
+    "cluster": "'cluster' was removed in 0.2: no recipe used it; write the tasks into a recipe by hand"
+}
+"""Verbs of earlier versions, and what to do without them."""
 
 OTHER_NAMES = {
     "--lr": "--learning-rate",
@@ -70,6 +73,8 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] in REMOVED:
+            raise click.UsageError(REMOVED[args[0]], ctx)
         if args and args[0] not in VERBS:
             raise click.UsageError(f"there is no verb '{args[0]}'{nearest(args[0], VERBS)}", ctx)
         return super().resolve_command(ctx, args)

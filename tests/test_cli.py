@@ -387,7 +387,7 @@ def test_every_verb_that_reads_recipes_finds_those_of_the_package_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from selfpos.analysis.study import _open_study
-    from selfpos.commands.options import read_sources
+    from selfpos.commands.overlap import read_sources
     from selfpos.recipe import AnalysisSettings, load_recipe
 
     monkeypatch.chdir(tmp_path)
@@ -398,3 +398,7 @@ def test_every_verb_that_reads_recipes_finds_those_of_the_package_by_name(
     assert _open_study(Path("english"), AnalysisSettings(), None, None).recipe == recipe
     with pytest.raises(SelfposError, match="did you mean 'english'"):
         load_recipe("englsh")
+
+
+def test_a_verb_that_is_gone_says_what_to_do(selfpos: CommandLine) -> None:
+    assert "write the tasks into a recipe by hand" in said(selfpos("cluster", "english", "-k", "2"))

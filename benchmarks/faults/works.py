@@ -63,7 +63,6 @@ def others(place: Place, done: Path) -> dict[str, Work]:
         ),
         Work("analyse", lambda folder: ["analyse", done, "--batches", 2, "--out", folder / "out"], adds=True),
         Work("overlap", lambda folder: _overlap(place, data, folder)),
-        Work("cluster", lambda folder: _cluster(place, data, general, folder)),
         Work("report", lambda folder: ["report", done, "--out", folder / "out.html"], out="out.html"),
         Work("compare", lambda folder: ["compare", done, "--out", folder / "out.md"], out="out.md"),
         Work("reproduce", lambda folder: _reproduce(done, folder)),
@@ -81,11 +80,6 @@ def _pairs(letter: str, count: int) -> list[dict[str, Any]]:
 def _overlap(place: Place, data: str, folder: Path) -> list:
     words = ["overlap", data, "--tasks", "STSBenchmark", "--data-dir", place.test_data]
     return [*words, "--out", folder / "out.json", "--remove", folder / "out"]
-
-
-def _cluster(place: Place, data: str, general: str, folder: Path) -> list:
-    words = ["cluster", data, general, f"bitext={place.pairs}", "--base", place.base, "-k", 2]
-    return [*words, "--samples", 8, "--out", folder / "out"]
 
 
 def _reproduce(done: Path, folder: Path) -> list:

@@ -1,1 +1,1 @@
-"""What drives tasks apart: gradient conflict and vector lengths; and which data sets belong together."""
+"""What drives tasks apart: gradient conflict and vector lengths."""

@@ -21,10 +21,9 @@ from selfpos.recipe.recipe import AnalysisSettings
     help="Folder to write [default: RUN/analysis, or checkpoints/NAME-analysis of a recipe].",
 )
 @click.option("--data-root", type=PATH, help="Local copies of the recipe's data, as for run.")
-@click.option(
-    "--point", "points", multiple=True, metavar="MODEL", help="Measure at this model only; may be repeated."
+@options_of(
+    AnalysisSettings, "records", "batches", "batch_size", "memory", "arms", "arm_steps", points="point"
 )
-@options_of(AnalysisSettings, "records", "batches", "batch_size", "memory", "arms", "arm_steps")
 def command(target: Path, out: Path | None, data_root: Path | None, **values: Any) -> None:
     """Measure what drives tasks apart in TARGET: a run's folder, a recipe, or a name of `selfpos recipes`.
 

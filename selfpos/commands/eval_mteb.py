@@ -227,7 +227,9 @@ def _table(scores: dict[str, dict[str, TaskScore]]) -> tuple[list[str], list[lis
     known = {task: score for of_model in scores.values() for task, score in of_model.items()}
     rows = []
     for task, known_score in known.items():
-        found = [of_model.get(task) for of_model in scores.values()]
-        values = (f"{100 * one.main_score:.2f}" if one and isfinite(one.main_score) else "–" for one in found)
+        of_task = [of_model.get(task) for of_model in scores.values()]
+        values = (
+            f"{100 * one.main_score:.2f}" if one and isfinite(one.main_score) else "–" for one in of_task
+        )
         rows.append([task, known_score.type, known_score.metric, *values])
     return header, rows

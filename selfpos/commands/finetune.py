@@ -68,20 +68,8 @@ SIDES = {"query": "query", **dict.fromkeys(("document", "passage", "corpus"), "d
 )
 @options_of(
     TrainingSettings,
-    "steps",
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "temperature",
-    "max_length",
-    "sts_loss",
-    "cached",
-    "matryoshka",
-    "batching",
-    "gradient_checkpointing",
-    "precision",
-    "device",
-    "report_to",
+    *("steps", "epochs", "batch_size", "learning_rate", "temperature", "max_length", "sts_loss", "cached"),
+    *("matryoshka", "batching", "gradient_checkpointing", "precision", "device", "report_to"),
 )
 @click.option(
     "--lora", type=click.IntRange(min=1), metavar="RANK", help="Train a LoRA adapter of this rank instead."
@@ -188,13 +176,13 @@ def _side(option: str) -> tuple[str, str]:
 
     Raises SelfposError for another word before the sign.
     """
-    found = re.match(r"(\w+)=", option)
-    if not found:
+    match = re.match(r"(\w+)=", option)
+    if not match:
         return "", option
-    side = SIDES.get(found[1].lower())
+    side = SIDES.get(match[1].lower())
     if side is None:
         raise SelfposError(
             f"--prompt '{option}' names no side of a task; write query= or document= before the text"
-            f"{nearest(found[1], SIDES)} (a prompt that begins like this is given for each side)"
+            f"{nearest(match[1], SIDES)} (a prompt that begins like this is given for each side)"
         )
-    return side, option[found.end() :]
+    return side, option[match.end() :]

@@ -39,18 +39,18 @@ def merge_recipes(
             err=True,
         )
     folder_of_all = TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) if passing else None
-    with folder_of_all or nullcontext(str(out)) as place:
+    with folder_of_all or nullcontext(str(out)) as parent:
         made: dict[str, Path] = {}
-        for number, (name, asked) in enumerate(recipes, start=1):
-            if dry_run and made.keys() & {asked.base, *asked.sources}:
-                click.echo(f"then {asked.method} of {', '.join(asked.sources)} over {asked.base}")
+        for number, (name, wanted) in enumerate(recipes, start=1):
+            if dry_run and made.keys() & {wanted.base, *wanted.sources}:
+                click.echo(f"then {wanted.method} of {', '.join(wanted.sources)} over {wanted.base}")
                 continue
-            others = {asked.base, *asked.sources} - made.keys()
+            others = {wanted.base, *wanted.sources} - made.keys()
             opened = {name: Path(without_pickles(name, allow_pickle)) for name in others if allow_pickle}
-            translation = asked.over(made | opened).fitted()
+            translation = wanted.over(made | opened).fitted()
             for note in translation.notes:
                 click.echo(note, err=True)
-            folder = out if number == len(recipes) else Path(place) / name
+            folder = out if number == len(recipes) else Path(parent) / name
             words = (translation.base, translation.sources, translation.method, folder)
             merge_options = {**translation.options, **options}
             if dry_run:

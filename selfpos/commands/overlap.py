@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfpos.commands.options import PATH, WORDS, ManyValues, examples, split_names
+from selfpos.commands.options import PATH, ManyValues, examples, split_names
+from selfpos.errors import SelfposError
+
+if TYPE_CHECKING:
+    from selfpos.recipe import Recipe, TaskSource
+
+RECIPES = (".yaml", ".yml")
+WORDS = (
+    "Each SOURCE is a recipe, or a name of `selfpos recipes` (its tasks are taken), or TYPE=DATA: a type of "
+    "`selfpos tasks`, and data as for finetune."
+)
 
 
 @click.command(
@@ -52,7 +64,6 @@ def command(
 
     Case, punctuation and spacing do not count.
     """
-    from selfpos.commands.options import read_sources
     from selfpos.console import quiet_process, table_text, tell
     from selfpos.overlap.contamination import HEADER, check_sources
     from selfpos.recipe import OverlapSettings
@@ -75,3 +86,41 @@ def command(
     click.echo(table_text(HEADER, check.rows()))
     if remove is not None:
         click.echo(f"{remove}: {', '.join(check.overlaps)}")
+
+
+def read_sources(words: Sequence[str]) -> tuple[dict[str, TaskSource], Recipe | None]:
+    """The sources that `words` name, by task or by the last part of their data, and the recipe if it is one.
+
+    Raises SelfposError for a word that is neither, an unknown type, and when there is no word.
+    """
+    from selfpos.data.names import unique_name
+    from selfpos.recipe import TaskSource, load_recipe
+    from selfpos.recipe.shipped import shipped_recipes
+    from selfpos.tasks import get_task
+
+    if not words:
+        raise SelfposError("name data: a recipe, or TYPE=DATA such as sts=stsb/train.jsonl")
+    sources: dict[str, TaskSource] = {}
+    recipe = None
+    for word in words:
+        if word.endswith(RECIPES) or word in shipped_recipes():
+            recipe = load_recipe(word)
+            named = dict(recipe.tasks)
+        else:
+            kind, equals, data = word.partition("=")
+            if not (kind and equals and data):
+                raise SelfposError(
+                    f"'{word}' is no recipe (a .yaml file, or one of `selfpos recipes`) and not TYPE=DATA, "
+                    "such as sts=stsb/train.jsonl"
+                )
+            named = {_name(data): TaskSource(type=get_task(kind).name, data=data)}
+        for name, source in named.items():
+            sources[unique_name(name, sources)] = source
+    return sources, recipe if len(words) == 1 else None
+
+
+def _name(data: str) -> str:
+    """What to call the data, as tasks may be called."""
+    from selfpos.data.names import source_name
+
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", source_name(data)).strip("-._")[:100] or "data"

@@ -34,16 +34,7 @@ from selfpos.recipe.retain import RetainSettings
 @click.option("--out", required=True, type=PATH, help="Folder to write; must not exist.")
 @options_of(
     RetainSettings,
-    "domain",
-    "general",
-    "data_dir",
-    "promise",
-    "keep",
-    "alpha",
-    "space",
-    "index",
-    "max_length",
-    "seed",
+    *("domain", "general", "data_dir", "promise", "keep", "alpha", "space", "index", "max_length", "seed"),
     "device",
 )
 @options_of(MergeOptions, "dtype", budget="memory")

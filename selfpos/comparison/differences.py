@@ -243,8 +243,10 @@ def _row(
         if by_seed:
             complete = len(by_seed) == len(pairs)
             paired = _of_column(by_task, groups, model.name) if complete else None
-            p = sign_flip(paired.by_example, len(paired.draws), seed) if paired else None
-            differences[column] = estimate(paired.draws if paired else None, np.array(by_seed), alpha, p)
+            differences[column] = Difference(float(np.mean(by_seed)), alpha=alpha)
+            if paired is not None:
+                p = sign_flip(paired.by_example, len(paired.draws), seed)
+                differences[column] = estimate(paired.draws, np.array(by_seed), p, alpha)
     on_tasks = [task for task in by_task if task in differences]
     worst = min(on_tasks, key=lambda task: differences[task].value, default=None)
     return Row(model.name, scores, spread, len(model.runs), None, differences, worst)

@@ -5,24 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfpos.console import progress, table_text
+from selfpos.console import table_text
 from selfpos.errors import SelfposError
 
 if TYPE_CHECKING:
-    from selfpos.imbalance.carryover.comparison import Outcome
     from selfpos.imbalance.study.analysis import Study
+    from selfpos.imbalance.verdicts import Outcome
     from selfpos.recipe import TaskSource
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(file_okay=False, exists=True, path_type=Path)
-SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 defaulted = partial(click.option, show_default=True)
 
 
@@ -41,10 +39,6 @@ OUT_GRID = _out(
     ".parquet",
     "Parquet file of results [default: checkpoints/NAME/results.parquet]. A stopped run continues from it.",
 )
-OUT_SEEDS = _out(
-    ".json",
-    "JSON file of measurements [default: checkpoints/compare-…]. A stopped comparison continues from it.",
-)
 DATA = click.option("--data", help="Folder of images or texts (or hub:NAME) in place of the recipe's.")
 DEVICE = defaulted("--device", default="auto", help="cpu, cuda, …; auto takes a GPU where there is one.")
 
@@ -62,13 +56,18 @@ def command() -> None:
 @defaulted("--workers", type=click.IntRange(1), default=1, help="Processes on a CPU: one per core.")
 def run(recipe: Path, out: Path | None, data: str | None, device: str, workers: int) -> None:
     """Train the networks of RECIPE whose results are missing."""
-    from selfpos.imbalance.study.grid import run_grid
+    from selfpos.imbalance.study.data import read_images
+    from selfpos.imbalance.study.grid import pick_device, run_grid
     from selfpos.imbalance.study.recipe import load_imbalance_recipe
 
-    settings = load_imbalance_recipe(recipe)
-    out = out or Path("checkpoints") / settings.name / "results.parquet"
+    study = load_imbalance_recipe(recipe)
+    if study.encoder is not None:
+        raise SelfposError(f"recipe {study.name} is about texts; run `selfpos imbalance compare text`")
+    out = out or Path("checkpoints") / study.name / "results.parquet"
+    target = pick_device(device)
+    images = read_images(data or study.data, preprocessing=study.preprocessing)
     try:
-        trained = run_grid(settings, out, data=data, device=device, workers=workers)
+        trained = run_grid(study, out, images, target, workers)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"what is finished is in {out}, and the same command continues") from None
     click.echo(f"{trained} units trained; results in {out}")
@@ -113,12 +112,9 @@ def ordering(short: Path, long: Path) -> None:
 @command.command()
 def methods() -> None:
     """List the methods and their sources."""
-    from selfpos.imbalance.study.methods import METHODS, Refit
+    from selfpos.imbalance.study.methods import METHODS
 
-    rows = []
-    for method in METHODS.values():
-        start = method.parent if isinstance(method, Refit) else "scratch"
-        rows.append([method.name, start, method.source])
+    rows = [[method.name, method.parent or "scratch", method.source] for method in METHODS.values()]
     click.echo(table_text(["method", "trained from", "source"], rows))
 
 
@@ -127,48 +123,13 @@ def compare() -> None:
     """What class imbalance teaches about merging, and the reverse: one comparison a verb, with a verdict."""
 
 
-def _on_networks(name: str, description: str) -> None:
-    """Add the verb of a comparison that trains networks of a recipe, seed by seed."""
-
-    @compare.command(name, help=description)
-    @click.argument("recipe", type=FILE)
-    @defaulted("--rho", type=click.FloatRange(1, min_open=True), default=100, help="Imbalance ratio.")
-    @defaulted("--mu", type=SHARE, default=0.5, help="Share of minority classes of a step imbalance.")
-    @OUT_SEEDS
-    @DATA
-    @DEVICE
-    def verb(recipe: Path, rho: float, mu: float, out: Path | None, data: str | None, device: str) -> None:
-        from selfpos.imbalance.carryover.comparison import Bench, check_recipe, missing_seeds, over_seeds
-        from selfpos.imbalance.carryover.text import open_data
-        from selfpos.imbalance.study.grid import pick_device
-        from selfpos.imbalance.study.recipe import load_imbalance_recipe
-        from selfpos.imbalance.study.unit import Imbalance, Unit, check_study
-
-        comparison = import_module(f"selfpos.imbalance.carryover.{name}")
-        study = load_imbalance_recipe(recipe)
-        check_recipe(study, recipe)
-        file = out or Path("checkpoints") / f"compare-{name}-{study.name}-rho{rho:g}-mu{mu:g}.json"
-        target, images = pick_device(device), open_data(study, data)
-        point = Imbalance("step", rho, mu)
-        rate, seeds = study.training.learning_rates[0], tuple(range(study.seeds))
-        check_study([Unit(point, "ros", (), rate, seeds)], study, images)
-        settings = {"comparison": name, "rho": rho, "mu": mu}
-        settings |= study.model_dump(mode="json", exclude={"data", "grid", "methods", "seeds"})
-        per_seed = comparison.iterations(study.training.iterations)
-        with progress(name, per_seed * len(missing_seeds(file, study.seeds))) as bar:
-            bench = Bench(point, study, images, target, bar.advance)
-            identity = settings | {"data": images.fingerprint}
-            measured = over_seeds(file, identity, study.seeds, lambda seed: comparison.measure(bench, seed))
-        _conclude(comparison.outcome(measured), file, settings)
+def _gone() -> None:
+    raise SelfposError("this comparison was removed in 0.2; docs/imbalance.md says what it had measured")
 
 
-NETWORKS = {
-    "path": "Weights between baseline and ROS against sampling to partial ratios.",
-    "experts": "Experts of large and of small classes, merged, against oversampling and thresholding.",
-    "norms": "Lengths of vectors and head rows against the number of examples, and equalised after training.",
-}
-for comparison_name, description in NETWORKS.items():
-    _on_networks(comparison_name, description)
+for name in ("experts", "path", "norms"):
+    ignore_words = {"ignore_unknown_options": True, "allow_extra_args": True}
+    compare.command(name, hidden=True, context_settings=ignore_words)(_gone)
 
 
 @compare.command()
@@ -181,18 +142,18 @@ for comparison_name, description in NETWORKS.items():
 @DEVICE
 def text(recipe: Path, against: Path | None, out: Path | None, data: str | None, device: str) -> None:
     """The grid on labelled texts: does the order of the methods carry over?"""
-    from selfpos.imbalance.carryover.text import open_data, outcome
-    from selfpos.imbalance.study.grid import run_grid
+    from selfpos.imbalance.study.grid import pick_device, run_grid
     from selfpos.imbalance.study.recipe import load_imbalance_recipe
+    from selfpos.imbalance.text import outcome, read_texts
 
     study = load_imbalance_recipe(recipe)
     if study.encoder is None:
         raise SelfposError(f"recipe {recipe} is about images; run it with `selfpos imbalance run`")
     file = out or Path("checkpoints") / study.name / "results.parquet"
     images = _study(against) if against else None
-    texts = open_data(study, data)
+    target, texts = pick_device(device), read_texts(study, data or study.data)
     click.echo(f"{texts.description}: {texts.division}")
-    run_grid(study, file, images=texts, device=device)
+    run_grid(study, file, texts, target)
     facts = {"recipe": study.name, "network": study.network, "encoder": study.encoder}
     _conclude(outcome(_study(file), images), file, facts | {"texts": texts.division})
 
@@ -203,11 +164,13 @@ def text(recipe: Path, against: Path | None, out: Path | None, data: str | None,
 @defaulted("--largest", type=click.IntRange(2), default=3200, help="Training records of a large task.")
 @defaulted("--seeds", type=click.IntRange(1), default=5)
 @click.option("--data-root", type=EXISTING_FOLDER, help="Folder of the tasks' local data.")
-@OUT_SEEDS
+@_out(
+    ".json",
+    "JSON file of measurements [default: checkpoints/compare-…]. A stopped comparison continues from it.",
+)
 def tasks(recipe: Path, rho: str, largest: int, seeds: int, data_root: Path | None, out: Path | None) -> None:
     """Imbalance between tasks: mixtures of joint training against merged specialists, at equal draws."""
-    from selfpos.imbalance.carryover import tasks as comparison
-    from selfpos.imbalance.carryover.comparison import over_seeds
+    from selfpos.imbalance import tasks as comparison
     from selfpos.recipe import load_recipe
 
     run = load_recipe(recipe)
@@ -221,12 +184,8 @@ def tasks(recipe: Path, rho: str, largest: int, seeds: int, data_root: Path | No
     settings |= run.model_dump(mode="json", exclude={"name", "seed"})
     most = largest + run.probe.per_task
     identity = settings | {"data": {name: _hash(task, most, data_root) for name, task in run.tasks.items()}}
-    folder = file.with_suffix("")
-
-    def measure(seed: int) -> dict[str, Any]:
-        return comparison.measure(run, ratios, largest, folder, data_root, seed)
-
-    _conclude(comparison.outcome(over_seeds(file, identity, seeds, measure)), file, settings)
+    measure = partial(comparison.measure, run, ratios, largest, file.with_suffix(""), data_root)
+    _conclude(comparison.outcome(comparison.over_seeds(file, identity, seeds, measure)), file, settings)
 
 
 def _hash(source: TaskSource, most: int, data_root: Path | None) -> str:

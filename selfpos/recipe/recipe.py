@@ -64,7 +64,7 @@ class AnalysisSettings(Settings):
     batch_size: int = Field(32, ge=4, description="records of a batch")
     points: list[str] = Field(
         default_factory=list,
-        description="where gradients are measured: base, and models of the run; all of them when absent",
+        description="models at which gradients are measured: base, and those of the run; all when absent",
     )
     memory: float = Field(1.0, gt=0, description="GiB of gradients held at once; less memory, more passes")
     arms: bool = Field(

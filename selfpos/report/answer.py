@@ -72,17 +72,17 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("s" if count != 1 else "")
 
 
-def _standing(rival: str, value: float, found: Difference | None) -> str:
-    """How far ahead of `rival` the model is; `found` is the rival's difference to the model."""
+def _standing(rival: str, value: float, gain: Difference | None) -> str:
+    """How far ahead of `rival` the model is; `gain` is the rival's difference to the model."""
     side = "ahead of" if value >= 0 else "behind"
     text = f"{abs(100 * value):.2f} {side} {rival}"
-    if found is None or found.low is None or found.high is None or found.significant is None:
+    if gain is None or gain.low is None or gain.high is None or gain.significant is None:
         return f"{text} (no interval: the examples behind the scores were not kept)"
     low, high = sorted(
-        sign * 100 * end for end in (found.low, found.high) for sign in [-1 if value >= 0 else 1]
+        sign * 100 * end for end in (gain.low, gain.high) for sign in [-1 if value >= 0 else 1]
     )
     interval = f"95 % interval of this difference {round(low, 2) + 0.0:+.2f} to {round(high, 2) + 0.0:+.2f}"
-    if found.significant:
+    if gain.significant:
         return f"{text} ({interval})"
-    reason = "by Holm's correction" if found.before_correction else "0 is not ruled out"
+    reason = "by Holm's correction" if gain.before_correction else "0 is not ruled out"
     return f"{text} ({interval}: not significant, {reason})"

@@ -101,37 +101,24 @@ def sign_flip(contributions: np.ndarray, draws: int, seed: int) -> float:
     return hits / len(sums) if count <= EXACT else (hits + 1) / (len(sums) + 1)
 
 
-def estimate(
-    draws: np.ndarray | None, by_seed: np.ndarray, alpha: float = 0.05, p_examples: float | None = None
-) -> Difference:
+def estimate(draws: np.ndarray, by_seed: np.ndarray, p_examples: float, alpha: float = 0.05) -> Difference:
     """The mean of the differences `by_seed` (s,), one per pair of runs, with interval and two-sided p-value.
 
     `draws` (b,) is that mean on resamples of the examples, `p_examples` the p-value of a test over the
     examples (`sign_flip`). With one seed the interval is that of the draws around the difference. With
     several, the variance over resamples and that over seeds, s²/S, are added, and interval and p are
     Student's t with the degrees of freedom of Welch and Satterthwaite: a percentile interval over three
-    seeds would be far too narrow. Without `p_examples` the p of one seed is twice the smaller tail of the
-    draws, with ties in both halves. The larger p counts, and an interval beside a p of α or more has 0 in it.
+    seeds would be far too narrow. The larger p counts, and an interval beside a p of α or more has 0 in it.
     """
-    value, count = float(by_seed.mean()), len(by_seed)
-    if draws is None:
-        return Difference(value, alpha=alpha)
-    if count == 1:
+    value, p = float(by_seed.mean()), p_examples
+    if len(by_seed) == 1:
         low, high = percentile_interval(centred(draws, value), alpha)
-        p = _smaller_tail(draws, value) if p_examples is None else p_examples
     else:
-        low, high, p = _over_seeds(draws, by_seed, alpha)
-        p = max(p, p_examples or 0.0)
+        low, high, p_seeds = _over_seeds(draws, by_seed, alpha)
+        p = max(p_seeds, p_examples)
     if p >= alpha:
         low, high = min(low, 0.0), max(high, 0.0)
     return Difference(value, low, high, p, alpha=alpha)
-
-
-def _smaller_tail(draws: np.ndarray, value: float) -> float:
-    """Twice the share of the draws around `value` beyond 0; a draw without any difference counts half."""
-    ties = 0.5 * int((draws == 0).sum())
-    moved = centred(draws, value)[draws != 0]
-    return min(1.0, 2 * (1 + ties + min(int((moved < 0).sum()), int((moved > 0).sum()))) / (len(draws) + 1))
 
 
 def _over_seeds(draws: np.ndarray, by_seed: np.ndarray, alpha: float) -> tuple[float, float, float]:

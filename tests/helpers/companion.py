@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from click.testing import CliRunner
 
 from selfpos.imbalance.command import command
+from selfpos.imbalance.study import grid
+from selfpos.imbalance.study.data import read_images
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "imbalance"
@@ -32,6 +35,12 @@ def write_tiny(file: Path, archive: Path, **changes: object) -> Path:
     """The same as a recipe file."""
     file.write_text(yaml.safe_dump(tiny(archive, **changes)), encoding="utf-8")
     return file
+
+
+def run_study(recipe: ImbalanceRecipe, out: Path, data: Path | None = None, workers: int = 1) -> int:
+    """`grid.run_grid` on the CPU, on the recipe's images or on those of `data`."""
+    images = read_images(str(data or recipe.data), preprocessing=recipe.preprocessing)
+    return grid.run_grid(recipe, out, images, torch.device("cpu"), workers)
 
 
 def imbalance(*words: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -208,15 +209,12 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             raise SelfposError(f"{path} is truncated or no gzip file ({error}); fetch it again") from None
     if len(data) < 4 or data[:3] != b"\x00\x00\x08":
         raise SelfposError(f"{path} is no IDX file of unsigned bytes")
-    rank = data[3]
-    header = 4 + 4 * rank
-    if len(data) < header:
-        raise SelfposError(f"{path} has {len(data)} of {header} bytes of its header; the file is truncated")
-    shape = np.frombuffer(data, ">u4", rank, offset=4).astype(int).tolist()
-    if len(data) != header + int(np.prod(shape)):
+    header = 4 + 4 * data[3]
+    shape = [int.from_bytes(data[at : at + 4], "big") for at in range(4, header, 4)]
+    if len(data) != header + math.prod(shape):
         raise SelfposError(
-            f"{path} should hold {shape} bytes behind its header, found {len(data) - header}; the file is "
-            "truncated"
+            f"{path} has {len(data)} bytes, and by its header {header + math.prod(shape)}; the file is "
+            "truncated, or no IDX file"
         )
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
@@ -232,8 +230,9 @@ def _read_npz(path: Path) -> list[NDArray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             if missing := [name for name in ARRAYS if name not in archive.files]:
-                found = ", ".join(archive.files)
-                raise SelfposError(f"{path} has no array {', '.join(missing)}; found {found}")
+                raise SelfposError(
+                    f"{path} has no array {', '.join(missing)}; found {', '.join(archive.files)}"
+                )
             return [archive[name] for name in ARRAYS]
     except (EOFError, OSError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise SelfposError(f"{path} cannot be read as an .npz archive of plain arrays: {error}") from None
@@ -242,13 +241,13 @@ def _read_npz(path: Path) -> list[NDArray]:
 def _read_hub(source: str) -> list[NDArray]:
     from datasets import load_dataset
 
+    from selfpos.data.hub import answers_of_hub, commit_of
+
     name, _, revision = source.partition("@")
     name, _, config = name.partition(":")
-    try:
-        sets = load_dataset(name, config or None, revision=revision or None)
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise OperationError(f"data set {name} could not be loaded from the Hub: {reason}") from None
+    commit, connected = commit_of(name, revision or None)
+    with answers_of_hub(name, "train", connected=connected):
+        sets = load_dataset(name, config or None, revision=commit or revision or None)
     arrays: list[NDArray] = []
     for split in ("train", "test"):
         if split not in sets:

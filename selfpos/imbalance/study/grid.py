@@ -13,7 +13,6 @@ from contextlib import closing
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,15 +21,14 @@ from selfpos.devices import check_device
 from selfpos.errors import OperationError, SelfposError
 from selfpos.imbalance.study import results
 from selfpos.imbalance.study.data import ImageData, read_images
-from selfpos.imbalance.study.methods import Refit, get_method
-from selfpos.imbalance.study.recipe import NETWORKS_OF_TEXTS, ImbalanceRecipe
-from selfpos.imbalance.study.unit import Imbalance, Unit, check_study, first_stage, run_unit
+from selfpos.imbalance.study.methods import get_method
+from selfpos.imbalance.study.recipe import ImbalanceRecipe
+from selfpos.imbalance.study.results import Record
+from selfpos.imbalance.study.unit import Imbalance, Unit, check_study, run_unit
 from selfpos.signals import ENDING_SIGNALS
 from selfpos.storage.atomic import locked
 
-KEY = ("profile", "rho", "mu", "method", "rate", "seed")  # as of `Unit.result_keys`
-Records = list[dict[str, Any]]
-Trainings = Generator[tuple[Unit, Records], None, None]
+Trainings = Generator[tuple[Unit, list[Record]], None, None]
 
 
 def plan(recipe: ImbalanceRecipe, at_once: int = 1) -> list[Unit]:
@@ -49,7 +47,7 @@ def plan(recipe: ImbalanceRecipe, at_once: int = 1) -> list[Unit]:
             shares: list[float | None] = [*part.mu] if part.mu else [None]
             for mu, rho, (parent, refits) in product(shares, part.rho, families.items()):
                 imbalance = Imbalance(part.profile, rho, mu)
-                adamw = first_stage(parent).optimizer == "adamw"
+                adamw = get_method(parent).optimizer == "adamw"
                 for rate in recipe.training.adamw_rates if adamw else recipe.training.learning_rates:
                     units[Unit(imbalance, parent, tuple(refits), rate, seeds)] = None
     return list(units)
@@ -59,9 +57,9 @@ def _families(names: list[str]) -> dict[str, list[str]]:
     """Second stages by the method that trains their networks, and runs even when it is not named."""
     families: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
-        method = get_method(name)
-        refits = families.setdefault(method.parent, [])
-        if isinstance(method, Refit):
+        parent = get_method(name).parent
+        refits = families.setdefault(parent or name, [])
+        if parent is not None:
             refits.append(name)
     return families
 
@@ -75,82 +73,61 @@ def pick_device(name: str) -> torch.device:
 
 
 def run_grid(
-    recipe: ImbalanceRecipe,
-    out: Path,
-    *,
-    data: str | None = None,
-    images: ImageData | None = None,
-    device: str = "auto",
-    workers: int = 1,
+    recipe: ImbalanceRecipe, out: Path, images: ImageData, device: torch.device, workers: int = 1
 ) -> int:
     """Run the units of `recipe` whose results are not in the Parquet file `out`; return their number.
 
-    Each unit is added as it ends. `data` replaces the recipe's images, or `images` do, with one worker. Each
-    of several `workers`, on a CPU, trains units on one thread. Impossible units, and other settings or data
-    than those of `out`, are refused before anything is trained.
+    Each unit is added as it ends. Each of several `workers`, on a CPU, trains units on one thread. Impossible
+    units, and other settings or data than those of `out`, are refused before anything is trained.
     """
-    target = pick_device(device)
-    if workers > 1 and target.type != "cpu":
+    if workers > 1 and device.type != "cpu":
         raise SelfposError(
-            f"--workers are processes on a CPU; {target} trains a cell's networks as one wide network"
+            f"--workers are processes on a CPU; {device} trains a cell's networks as one wide network"
         )
-    if recipe.network in NETWORKS_OF_TEXTS and images is None:
-        raise SelfposError(f"recipe {recipe.name} is about texts; run `selfpos imbalance compare text`")
-    missing, _ = _missing(recipe, out, target)
-    if not missing and results.data_of(out) is None:
-        return 0
-    source = data or recipe.data
-    images = images or read_images(source, preprocessing=recipe.preprocessing)
-    results.check_same_data(out, images)
+    missing, _ = _missing(recipe, out, images, device)
     if not missing:
         return 0
     check_study(missing, recipe, images)
-    images = images.to(target)
     journal = out.with_suffix(".log")
     # The lock makes folder and file, so it comes after all that may be refused.
     with locked(journal), log_to(journal):
         # What is missing is known for certain from here on only: another process may have added to the file.
-        results.check_same_data(out, images)
-        missing, records = _missing(recipe, out, target)
-        log.info("%s: %d units to run on %s, data %s", recipe.name, len(missing), target, images.description)
+        missing, records = _missing(recipe, out, images, device)
+        log.info("%s: %d units to run on %s, data %s", recipe.name, len(missing), device, images.description)
         # Results without a fingerprint stay so: whether the data are the same is not known.
         fingerprint = results.data_of(out) if records else images.fingerprint
         if workers > 1:
-            trained = _in_processes(missing, recipe, source, images.fingerprint, journal, workers)
+            trained = _in_processes(missing, recipe, images, journal, workers)
         else:
-            trained = _one_by_one(missing, recipe, images, target)
+            trained = _one_by_one(missing, recipe, images, device)
         with closing(trained):  # at once, which ends the workers, though an error's traceback holds it
             for unit, added in trained:
                 keys = unit.result_keys()
-                records = [record for record in records if _key(record) not in keys] + added
+                records = [record for record in records if results.key(record) not in keys] + added
                 results.write_results(out, records, recipe, fingerprint)
                 log.info("%s: %.1f s per network", unit, added[0]["seconds"])
     return len(missing)
 
 
-def _missing(recipe: ImbalanceRecipe, out: Path, device: torch.device) -> tuple[list[Unit], Records]:
+def _missing(
+    recipe: ImbalanceRecipe, out: Path, images: ImageData, device: torch.device
+) -> tuple[list[Unit], list[Record]]:
     """The units whose results are not in `out`, and the records there, made with the same settings."""
     alone = recipe.network == "encoder" or (device.type == "cpu" and recipe.network != "head")
     units = plan(recipe, 1 if alone else recipe.networks_at_once)
-    if not out.exists():
-        return units, []
-    records, before = results.read_results(out)
-    results.check_same_settings(out, before, recipe)
-    done = {_key(record) for record in records}
+    records = results.read_same(out, recipe, images) if out.exists() else []
+    done = {results.key(record) for record in records}
     return [unit for unit in units if not unit.result_keys() <= done], records
 
 
-def _key(record: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(record[field] for field in KEY)
-
-
 def _steps(units: list[Unit], recipe: ImbalanceRecipe) -> int:
-    return sum(len(unit.seeds) for unit in units) * recipe.training.iterations
+    return sum(len(unit.seeds) * unit.iterations(recipe.training) for unit in units)
 
 
 def _one_by_one(
     units: list[Unit], recipe: ImbalanceRecipe, images: ImageData, device: torch.device
 ) -> Trainings:
+    images = images.to(device)
     with progress(recipe.name, _steps(units, recipe), unit="network steps") as bar:
         for unit in units:
             bar.advance(0, now=str(unit))
@@ -158,12 +135,12 @@ def _one_by_one(
 
 
 def _in_processes(
-    units: list[Unit], recipe: ImbalanceRecipe, source: str, fingerprint: str, journal: Path, workers: int
+    units: list[Unit], recipe: ImbalanceRecipe, images: ImageData, journal: Path, workers: int
 ) -> Trainings:
     """The units with their records, as they end. Leaving the loop early ends the processes at once."""
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker)
-    shared = (recipe, source, fingerprint, journal)
+    shared = (recipe, images.description, images.fingerprint, journal)
     try:
         running = {pool.submit(_run_in_worker, unit, *shared): unit for unit in units}
         with progress(recipe.name, _steps(units, recipe), unit="network steps") as bar:
@@ -199,7 +176,7 @@ def _end_with_parent() -> None:
 
 def _run_in_worker(
     unit: Unit, recipe: ImbalanceRecipe, source: str, fingerprint: str, journal: Path
-) -> Records:
+) -> list[Record]:
     images = _read_once(source, recipe.preprocessing)
     if images.fingerprint != fingerprint:
         raise OperationError(f"the data at {source} changed while the study ran; finished units are kept")

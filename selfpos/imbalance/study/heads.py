@@ -26,7 +26,7 @@ from selfpos.imbalance.study.networks import (
     widen,
 )
 from selfpos.imbalance.study.recipe import TrainingSettings
-from selfpos.imbalance.study.sampling import Ints, Streams, class_balanced_stream, need_samplers, stream
+from selfpos.imbalance.study.sampling import Ints, Streams, class_balanced_stream, stream
 from selfpos.imbalance.study.scoring import TAUS, class_recalls
 from selfpos.imbalance.study.trainer import CHUNK, Batches, Sample, fit, image_batches, join_networks, predict
 
@@ -223,7 +223,6 @@ def _interpolated(x: np.ndarray, y: Ints, counts: Ints, seed: int) -> tuple[np.n
 
     The example of a class with a single one is copied first.
     """
-    need_samplers()
     from imblearn.over_sampling import SMOTE
 
     singles = np.flatnonzero(counts[y] == 1)

@@ -123,7 +123,11 @@ KANG = "Kang et al. 2020, arXiv 1910.09217, section 4"
 
 @dataclass(frozen=True)
 class Method:
-    """A way to train a network from its first weights."""
+    """A way to train a network from its first weights.
+
+    Or, with `refit`, a second stage: the networks of the method `parent` keep their trunks and get other
+    heads.
+    """
 
     name: str
     source: str
@@ -135,24 +139,11 @@ class Method:
     optimizer: Literal["adamw"] | None = None  # None: the recipe's
     size_matched: bool = False
     with_second_stage: bool = False  # as many iterations as a first and a second stage together
-
-    @property
-    def parent(self) -> str:
-        """The method that trains the networks: this one."""
-        return self.name
+    refit: Callable[[heads.Stage], heads.Heads] | None = None
+    parent: str | None = None
 
 
-@dataclass(frozen=True)
-class Refit:
-    """A second stage: the networks of the method `parent` keep their trunks and get other heads."""
-
-    name: str
-    source: str
-    refit: Callable[[heads.Stage], heads.Heads]
-    parent: str = "baseline"
-
-
-ALL: list[Method | Refit] = [
+ALL = [
     Method("baseline", BUDA),
     # The study lacks this control: as many examples, but balanced, separates the loss of balance from that of
     # data.
@@ -176,18 +167,18 @@ ALL: list[Method | Refit] = [
     Method("balanced-softmax", "Ren et al. 2020, arXiv 2007.10740, equation 4", balanced_softmax),
     Method("mixup", "Zhang et al. 2018, arXiv 1710.09412, equation 1", mix=mixup),
     Method("remix", "Chou et al. 2020, arXiv 2007.03943, equations 4-6", mix=remix),
-    Refit("two-phase-ros", TWO_PHASE, heads.two_phase, parent="ros"),
-    Refit("two-phase-rus", TWO_PHASE, heads.two_phase, parent="rus"),
-    Refit("crt", KANG, heads.retrain),
-    Refit("lws", KANG, heads.learn_scales),
-    Refit("tau-norm", KANG, heads.normalise),
-    Refit("ncm", f"nearest class mean; {KANG}", heads.nearest_mean),
-    Refit("smote", "Chawla et al. 2002, in feature space", heads.smote),
+    Method("two-phase-ros", TWO_PHASE, refit=heads.two_phase, parent="ros"),
+    Method("two-phase-rus", TWO_PHASE, refit=heads.two_phase, parent="rus"),
+    Method("crt", KANG, refit=heads.retrain, parent="baseline"),
+    Method("lws", KANG, refit=heads.learn_scales, parent="baseline"),
+    Method("tau-norm", KANG, refit=heads.normalise, parent="baseline"),
+    Method("ncm", f"nearest class mean; {KANG}", refit=heads.nearest_mean, parent="baseline"),
+    Method("smote", "Chawla et al. 2002, in feature space", refit=heads.smote, parent="baseline"),
 ]
 METHODS = {method.name: method for method in sorted(ALL, key=lambda method: method.name)}
 
 
-def get_method(name: str) -> Method | Refit:
+def get_method(name: str) -> Method:
     """The method `name`; `ros:R` and `rus:R` sample to the ratio R. Raises SelfposError for unknown names."""
     stem, _, ratio = name.partition(":")
     if stem not in METHODS:
@@ -199,6 +190,6 @@ def get_method(name: str) -> Method | Refit:
         target = float(ratio)
     except ValueError:
         target = 0.0
-    if not isinstance(method, Method) or method.resample is None or not 1 <= target < math.inf:
+    if method.resample is None or not 1 <= target < math.inf:
         raise SelfposError(f"method '{name}': only ros:R and rus:R take a ratio, a number of 1 or more")
     return replace(method, name=name, ratio=target)

@@ -14,7 +14,6 @@ from selfpos.recipe import Name, Settings, load_settings
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Rates = Annotated[list[Positive], Field(min_length=1)]
-NETWORKS_OF_TEXTS = ("head", "encoder")
 
 
 class Numbers(Settings):
@@ -152,7 +151,7 @@ class ImbalanceRecipe(Numbers):
 
     @model_validator(mode="after")
     def _texts_have_an_encoder(self) -> ImbalanceRecipe:
-        if (self.network in NETWORKS_OF_TEXTS) != (self.encoder is not None):
+        if (self.network in ("head", "encoder")) != (self.encoder is not None):
             raise ValueError(
                 f"'encoder' goes with network head or encoder, found {self.network} with {self.encoder}"
             )

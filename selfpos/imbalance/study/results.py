@@ -19,6 +19,7 @@ from selfpos.imbalance.study.recipe import ImbalanceRecipe
 from selfpos.recipe import validate
 from selfpos.storage.atomic import write_bytes
 
+Record = dict[str, Any]
 # What may change between two runs into one file: everything else changes what a record means.
 FREE = {"name", "data", "grid", "methods", "seeds", "select", "networks_at_once"}
 # Columns without a value where a profile has no μ, or a recipe no validation images.
@@ -42,7 +43,12 @@ def _schema() -> Any:
     return pa.schema({name: types.get(name, number) for name in COLUMNS})
 
 
-def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
+def key(record: Record) -> tuple[Any, ...]:
+    """What identifies a record, whatever its decision rule; as of `Unit.result_keys`."""
+    return tuple(record[field] for field in ("profile", "rho", "mu", "method", "rate", "seed"))
+
+
+def read_results(path: Path) -> tuple[list[Record], ImbalanceRecipe]:
     """All records of the results file and the recipe that made them."""
     if not path.is_file():
         raise SelfposError(f"there are no results at {path}; run `selfpos imbalance run RECIPE` first")
@@ -56,14 +62,13 @@ def read_results(path: Path) -> tuple[list[dict[str, Any]], ImbalanceRecipe]:
         raise SelfposError(
             f"{path} holds no results of selfpos imbalance: its schema has no recipe in JSON ({error})"
         ) from None
-    schema = _schema()
     stored = {field.name: field.type for field in table.schema}
-    if missing := [name for name in schema.names if stored.get(name) != schema.field(name).type]:
+    if missing := [field.name for field in _schema() if stored.get(field.name) != field.type]:
         raise SelfposError(
             f"{path} holds no results: columns {', '.join(missing[:5])} are absent or of another type"
         )
     recipe = validate(ImbalanceRecipe, settings, f"{path}, the recipe of its results")
-    required = [name for name in schema.names if name not in OPTIONAL]
+    required = [name for name in COLUMNS if name not in OPTIONAL]
     if broken := [name for name in required if not _is_complete(table[name])]:
         raise SelfposError(
             f"{path} holds no results: values of {', '.join(broken[:5])} are absent, or no finite numbers"
@@ -82,14 +87,34 @@ def _is_complete(column: Any) -> bool:
     return bool(pa.compute.all(pa.compute.is_finite(column), min_count=0).as_py())
 
 
+def read_same(path: Path, recipe: ImbalanceRecipe, data: ImageData) -> list[Record]:
+    """The records of the results file, which those of `recipe` on `data` may join.
+
+    Raises SelfposError where other settings or other data made them.
+    """
+    records, before = read_results(path)
+    old, new = before.model_dump(exclude=FREE), recipe.model_dump(exclude=FREE)
+    if changed := [
+        f"{name} ({old[name]!r} before, {new[name]!r} now)" for name in old if old[name] != new[name]
+    ]:
+        raise SelfposError(
+            f"{path} was made with other settings: {'; '.join(changed)}; name another file with --out"
+        )
+    if data_of(path) not in (None, data.fingerprint):
+        other = f"other data than {data.description}"
+        if data.network is not None:
+            other = f"other texts than {data.description}, or another encoder of that name"
+        raise SelfposError(f"the results in {path} were made with {other}; name another file with --out")
+    return records
+
+
 def data_of(path: Path) -> str | None:
-    """The fingerprint of the data that made the results; None without one in the file, or without a file."""
-    metadata = pyarrow.parquet.read_schema(path).metadata if path.is_file() else None
-    return (metadata or {}).get(b"data", b"").decode() or None
+    """The fingerprint of the data that made the results in the file; None where it has none."""
+    return pyarrow.parquet.read_schema(path).metadata.get(b"data", b"").decode() or None
 
 
 def write_results(
-    path: Path, records: list[dict[str, Any]], recipe: ImbalanceRecipe, data: str | None = None
+    path: Path, records: list[Record], recipe: ImbalanceRecipe, data: str | None = None
 ) -> None:
     """Replace the file by one with these records; `data` is the fingerprint of the data that made them."""
     schema = _schema().with_metadata({"recipe": recipe.model_dump_json(), "data": data or ""})
@@ -97,20 +122,3 @@ def write_results(
     pyarrow.parquet.write_table(pa.Table.from_pylist(records, schema=schema), buffer, compression="zstd")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, buffer.getvalue())
-
-
-def check_same_settings(path: Path, before: ImbalanceRecipe, now: ImbalanceRecipe) -> None:
-    """Raise SelfposError when records made by the two recipes cannot stand in one file."""
-    old, new = before.model_dump(exclude=FREE), now.model_dump(exclude=FREE)
-    if changed := [f"{key} ({old[key]!r} before, {new[key]!r} now)" for key in old if old[key] != new[key]]:
-        raise SelfposError(
-            f"{path} was made with other settings: {'; '.join(changed)}; name another file with --out"
-        )
-
-
-def check_same_data(path: Path, data: ImageData) -> None:
-    if data_of(path) not in (None, data.fingerprint):
-        other = f"other data than {data.description}"
-        if data.network is not None:
-            other = f"other texts than {data.description}, or another encoder of that name"
-        raise SelfposError(f"the results in {path} were made with {other}; name another file with --out")

@@ -89,19 +89,8 @@ def subset(permutations: Sequence[Ints], counts: Ints) -> Ints:
     return np.concatenate([members[:count] for members, count in zip(permutations, counts, strict=True)])
 
 
-def check_available(available: Ints, counts: Ints, reserve: int) -> None:
-    """Raise SelfposError when a class has fewer examples than its count and `reserve` for validation."""
-    for label, (examples, count) in enumerate(zip(available, counts, strict=True)):
-        if examples - reserve < count:
-            raise SelfposError(
-                f"class {label} has {examples} training examples, but needs {count} and {reserve} for "
-                "validation; lower n_max or validation"
-            )
-
-
 def oversample(labels: Ints, seed: int, ratio: float = 1.0) -> Ints:
     """Positions into `labels` after random oversampling until largest / smallest ≤ `ratio`; copies last."""
-    need_samplers()
     from imblearn.over_sampling import RandomOverSampler
 
     counts = np.bincount(labels)
@@ -110,7 +99,6 @@ def oversample(labels: Ints, seed: int, ratio: float = 1.0) -> Ints:
 
 def undersample(labels: Ints, seed: int, ratio: float = 1.0) -> Ints:
     """Positions into `labels` after random undersampling until largest / smallest ≤ `ratio`."""
-    need_samplers()
     from imblearn.under_sampling import RandomUnderSampler
 
     counts = np.bincount(labels)

@@ -11,7 +11,6 @@ import numpy as np
 from scipy.stats import rankdata
 from torch import nn
 
-from selfpos.errors import SelfposError
 from selfpos.imbalance.study.data import ImageData
 from selfpos.imbalance.study.networks import Network
 from selfpos.imbalance.study.sampling import Floats, Ints
@@ -22,14 +21,13 @@ TAUS = [step / 10 for step in range(21)]  # of which thresholding and τ-normali
 
 
 def one_vs_rest_auc(scores: Floats, labels: Ints) -> Floats:
-    """Area under the ROC curve of every class against all others, shape (K,), from scores (n, K).
+    """Area under the ROC curve of every class against all others, shape (K,), from scores (n, K);
+    labels hold every class.
 
     Pass the plain softmax or its logarithm: after division by a prior the AUC is another.
     """
     n, classes = scores.shape
     positives = np.bincount(labels, minlength=classes).astype(np.float64)
-    if (positives == 0).any() or (positives == n).any():
-        raise SelfposError(f"AUC needs examples of every class, found {positives.astype(int).tolist()}")
     ranks = rankdata(scores, method="average", axis=0)
     sums = np.array([ranks[labels == label, label].sum() for label in range(classes)])
     return (sums - positives * (positives + 1) / 2) / (positives * (n - positives))
@@ -38,9 +36,12 @@ def one_vs_rest_auc(scores: Floats, labels: Ints) -> Floats:
 def decision_scores(decision: Floats, labels: Ints, minority: Ints) -> dict[str, Any]:
     """Accuracies and recalls, from 0 to 1, of predictions that are the argmax of `decision` (n, K)."""
     groups = group_recalls(decision, labels, minority)
-    balanced, recalls = groups.pop("balanced"), class_recalls(decision, labels).tolist()
-    scores = {"accuracy": accuracy(decision, labels), "balanced_accuracy": balanced, "recalls": recalls}
-    return scores | groups
+    return {
+        "accuracy": accuracy(decision, labels),
+        "balanced_accuracy": groups.pop("balanced"),
+        "recalls": class_recalls(decision, labels).tolist(),
+        **groups,
+    }
 
 
 def accuracy(decision: Floats, labels: Ints) -> float:

@@ -63,13 +63,13 @@ def fit(
     optimizer: str | None = None,
     tick: Callable[[], None] | None = None,
     watch: Callable[[int], None] | None = None,
-    watch_every: int = 1,
+    watch_every: int | None = None,
 ) -> None:
     """Train `networks` (one architecture) in place, each by its loss on its part of `batches`.
 
     `counts` (S, K) are the class sizes that losses use. The sum of the losses is minimised, so each network
     gets the gradient that it would get alone. `tick` is called after every iteration; `watch` gets the
-    iteration, with the networks up to date, every `watch_every` of them.
+    iteration, with the networks up to date, every `watch_every` of them and at the end.
     """
     device = next(networks[0].parameters()).device
     wide = widen(networks).train()
@@ -93,9 +93,10 @@ def fit(
         optimiser.step()
         if tick is not None:
             tick()
-        if watch is not None and ((iteration + 1) % watch_every == 0 or iteration + 1 == iterations):
+        done = iteration + 1
+        if watch is not None and watch_every and (done % watch_every == 0 or done == iterations):
             copy_back(wide, networks)
-            watch(iteration + 1)
+            watch(done)
     copy_back(wide, networks)
 
 

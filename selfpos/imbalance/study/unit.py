@@ -15,9 +15,9 @@ from selfpos.errors import SelfposError
 from selfpos.imbalance.study import sampling
 from selfpos.imbalance.study.data import ImageData
 from selfpos.imbalance.study.heads import Stage
-from selfpos.imbalance.study.methods import Method, Refit, get_method
+from selfpos.imbalance.study.methods import get_method
 from selfpos.imbalance.study.networks import Network, build, seeded, use_cosine_head
-from selfpos.imbalance.study.recipe import ImbalanceRecipe
+from selfpos.imbalance.study.recipe import ImbalanceRecipe, TrainingSettings
 from selfpos.imbalance.study.sampling import Ints
 from selfpos.imbalance.study.scoring import Trained
 from selfpos.imbalance.study.trainer import Sample, fit, image_batches
@@ -53,22 +53,20 @@ class Unit:
         names = (self.method, *self.refits)
         return {(*setting, name, self.rate, seed) for name in names for seed in self.seeds}
 
+    def iterations(self, training: TrainingSettings) -> int:
+        """How long each of the networks is trained, without second stages of other methods."""
+        both = get_method(self.method).with_second_stage
+        return training.iterations + (training.second_stage if both else 0)
+
     def __str__(self) -> str:
         return f"{self.imbalance} {self.method} seeds {self.seeds[0]}-{self.seeds[-1]}"
 
 
-def first_stage(name: str) -> Method:
-    """The method `name`, which trains whole networks, as every unit's does."""
-    method = get_method(name)
-    assert isinstance(method, Method)
-    return method
-
-
 def class_counts(
-    available: Ints, imbalance: Imbalance, recipe: ImbalanceRecipe, seed: int, *, size_matched: bool = False
+    data: ImageData, imbalance: Imbalance, recipe: ImbalanceRecipe, seed: int, size_matched: bool
 ) -> tuple[Ints, Ints]:
-    """Class sizes of a training set and its minority; `size_matched`: as many in all, but balanced."""
-    classes = len(available)
+    """Class sizes of a training set, and its minority; `size_matched`: as many in all, but balanced."""
+    classes, available = data.classes, np.bincount(data.train.labels, minlength=data.classes)
     sizes = sampling.class_sizes(imbalance.profile, classes, recipe.n_max, imbalance.rho, imbalance.mu)
     # Classes without n_max images can only be small ones, as in the paper's ImageNet sets.
     scarce = np.flatnonzero(available - recipe.validation < recipe.n_max)
@@ -84,9 +82,7 @@ def draw_sample(
 ) -> Sample:
     """The imbalanced training set of `seed`, its validation set and its minority."""
     labels = data.train.labels
-    available = np.bincount(labels, minlength=data.classes)
-    counts, minority = class_counts(available, imbalance, recipe, seed, size_matched=size_matched)
-    sampling.check_available(available, counts, recipe.validation)
+    counts, minority = class_counts(data, imbalance, recipe, seed, size_matched)
     permutations = sampling.class_permutations(labels, data.classes, seed)
     index = sampling.subset(permutations, counts)
     # The last examples of each class, which no count reaches.
@@ -110,7 +106,7 @@ def new_network(recipe: ImbalanceRecipe, data: ImageData, seed: int) -> Network:
 def train_unit(
     unit: Unit, recipe: ImbalanceRecipe, data: ImageData, device: torch.device, tick: Tick | None = None
 ) -> Trained:
-    method, training = first_stage(unit.method), recipe.training
+    method, training = get_method(unit.method), recipe.training
     samples, positions, streams, networks = [], [], [], []
     for seed in unit.seeds:
         sample = draw_sample(data, unit.imbalance, recipe, seed, size_matched=method.size_matched)
@@ -124,7 +120,7 @@ def train_unit(
         positions.append(drawn)
         streams.append(sampling.stream(drawn, training.batch_size, seed))
         networks.append(network.to(device))
-    iterations = training.iterations + (training.second_stage if method.with_second_stage else 0)
+    iterations = unit.iterations(training)
     test = scored_positions(data, recipe)
     trained = Trained(networks, samples, positions, data, test, recipe.train_scored, iterations)
     fit(
@@ -139,8 +135,8 @@ def train_unit(
         mix_seeds=unit.seeds,
         optimizer=method.optimizer,
         tick=tick,
-        watch=trained.add_curve_point if recipe.curve_every else None,
-        watch_every=recipe.curve_every or 1,
+        watch=trained.add_curve_point,
+        watch_every=recipe.curve_every,
     )
     return trained
 
@@ -156,9 +152,9 @@ def run_unit(
         heads: dict[str, Sequence[nn.Module]] = {unit.method: [network.head for network in trained.networks]}
         stage = Stage(trained.networks, trained.samples, data.train, recipe.training, unit.rate)
         for name in unit.refits:
-            method = get_method(name)
-            assert isinstance(method, Refit)
-            heads[name] = [head.to(device) for head in method.refit(stage)]
+            refit = get_method(name).refit
+            assert refit is not None
+            heads[name] = [head.to(device) for head in refit(stage)]
     records = trained.records(heads)
     common = asdict(unit.imbalance) | {"minority_rule": recipe.minority}
     common |= {"rate": unit.rate, "iterations": trained.iterations}
@@ -171,7 +167,7 @@ def check_study(units: Iterable[Unit], recipe: ImbalanceRecipe, data: ImageData)
     _check_images(recipe, data)
     samplings = set()
     for unit in units:
-        method = first_stage(unit.method)
+        method = get_method(unit.method)
         if method.mix is not None and recipe.network == "encoder":
             raise SelfposError(
                 f"method {unit.method} mixes images; network encoder takes tokens, which cannot be mixed"
@@ -181,21 +177,20 @@ def check_study(units: Iterable[Unit], recipe: ImbalanceRecipe, data: ImageData)
         samplings |= {(unit.imbalance, seed, method.size_matched) for seed in unit.seeds}
     available = np.bincount(data.train.labels, minlength=data.classes)
     for imbalance, seed, size_matched in samplings:
-        counts, _ = class_counts(available, imbalance, recipe, seed, size_matched=size_matched)
-        try:
-            sampling.check_available(available, counts, recipe.validation)
-        except SelfposError as error:
-            raise SelfposError(f"{imbalance} cannot be drawn from {data.description}: {error}") from None
+        counts, _ = class_counts(data, imbalance, recipe, seed, size_matched)
+        for label, (examples, count) in enumerate(zip(available, counts, strict=True)):
+            if examples - recipe.validation < count:
+                raise SelfposError(
+                    f"{imbalance} cannot be drawn from {data.description}: class {label} has {examples} "
+                    f"training examples, but needs {count} and {recipe.validation} for validation; lower "
+                    "n_max or validation"
+                )
 
 
 def _check_images(recipe: ImbalanceRecipe, data: ImageData) -> None:
-    image, test_image = (images.batch(np.array([0]), None) for images in (data.train, data.test))
-    if image.shape != test_image.shape:
-        raise SelfposError(
-            f"{data.description} has training images of shape {tuple(image.shape[1:])} and test images of "
-            f"shape {tuple(test_image.shape[1:])} (channels, height, width); a network takes one size"
-        )
+    """Raise SelfposError when the network does not take the images, or a class has no test example."""
     if data.network is None:
+        image = data.train.batch(np.array([0]), None)
         try:
             with torch.no_grad():
                 build(recipe.network, data.classes, 0).eval()(image)

@@ -11,9 +11,9 @@ import torch
 from selfpos.errors import SelfposError
 from selfpos.imbalance.study import grid, sampling
 from selfpos.imbalance.study.data import ArrayImages, ImageData
-from selfpos.imbalance.study.grid import plan, run_grid
+from selfpos.imbalance.study.grid import plan
 from selfpos.imbalance.study.unit import check_study
-from tests.helpers.companion import STEP, tiny_recipe
+from tests.helpers.companion import STEP, run_study, tiny_recipe
 from tests.imbalance.conftest import make_images
 
 
@@ -46,36 +46,24 @@ def write_archive(folder: Path, *, without_test: int | None = None, colours: boo
 def test_a_grid_its_data_cannot_fill(archive: Path, tmp_path: Path, changes: dict, message: str) -> None:
     recipe = tiny_recipe(archive, **changes)
     with pytest.raises(SelfposError, match=message):
-        run_grid(recipe, tmp_path / "r.parquet", device="cpu")
+        run_study(recipe, tmp_path / "r.parquet")
 
 
 def test_a_test_set_without_a_class(tmp_path: Path) -> None:
     recipe = tiny_recipe(write_archive(tmp_path, without_test=9))
     with pytest.raises(SelfposError, match="has no test examples of class 9, which the AUC needs"):
-        run_grid(recipe, tmp_path / "r.parquet", device="cpu")
+        run_study(recipe, tmp_path / "r.parquet")
 
 
 def test_images_that_the_network_does_not_take(archive: Path, tmp_path: Path) -> None:
     with pytest.raises(
         SelfposError, match=r"network all-cnn does not take the images of .*, 28×28 with 1 channel$"
     ):
-        run_grid(tiny_recipe(archive, network="all-cnn"), tmp_path / "r.parquet", device="cpu")
+        run_study(tiny_recipe(archive, network="all-cnn"), tmp_path / "r.parquet")
     with pytest.raises(
         SelfposError, match=r"network lenet does not take the images of .*, 28×28 with 3 channels$"
     ):
-        run_grid(tiny_recipe(write_archive(tmp_path, colours=True)), tmp_path / "r.parquet", device="cpu")
-
-
-def test_test_images_of_another_size(archive: Path) -> None:
-    labels = np.repeat(np.arange(10), 60)
-    train, test = (ArrayImages(torch.zeros(len(labels), 1, 28, width), labels) for width in (28, 30))
-    recipe = tiny_recipe(archive)
-    check_study(plan(recipe), recipe, ImageData(train, train, [str(label) for label in range(10)], "made up"))
-    message = r"made up has training images of shape \(1, 28, 28\) and test images of shape \(1, 28, 30\)"
-    with pytest.raises(SelfposError, match=message):
-        check_study(
-            plan(recipe), recipe, ImageData(train, test, [str(label) for label in range(10)], "made up")
-        )
+        run_study(tiny_recipe(write_archive(tmp_path, colours=True)), tmp_path / "r.parquet")
 
 
 @pytest.mark.parametrize("method", ["rus", "two-phase-ros", "smote"])
@@ -87,7 +75,7 @@ def test_a_missing_library(
         SelfposError,
         match=r"SMOTE need imbalanced-learn; install it with: pip install 'selfpos\[imbalance\]'",
     ):
-        run_grid(tiny_recipe(archive, methods=["baseline", method]), tmp_path / "r.parquet", device="cpu")
+        run_study(tiny_recipe(archive, methods=["baseline", method]), tmp_path / "r.parquet")
 
 
 def test_tokens_are_not_mixed(archive: Path) -> None:

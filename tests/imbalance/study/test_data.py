@@ -47,13 +47,9 @@ def test_bad_idx_files(tmp_path: Path) -> None:
     write_idx(tmp_path / "whole", np.zeros((4, 5), np.uint8))
     cut = (tmp_path / "whole").read_bytes()[:-3]
     (tmp_path / "cut").write_bytes(cut)
-    with pytest.raises(SelfposError, match=r"should hold \[4, 5\] bytes behind its header, found 17"):
-        read_idx(tmp_path / "cut")
-    for length in (4, 7, 11):
+    for length in (29, 11, 7, 4):
         (tmp_path / "cut").write_bytes(cut[:length])
-        with pytest.raises(
-            SelfposError, match=rf"cut has {length} of 12 bytes of its header; the file is truncated"
-        ):
+        with pytest.raises(SelfposError, match=rf"cut has {length} bytes, and by its header"):
             read_idx(tmp_path / "cut")
     (tmp_path / "other").write_bytes(b"PNG....")
     with pytest.raises(SelfposError, match="no IDX file"):
@@ -175,7 +171,7 @@ def test_hub_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         SelfposError, match=r"has images of 2 shapes in test, \(4, 5\) and \(4, 7\) among them"
     ):
         read_images(write_hub_set(tmp_path / "uneven", train=grey, test=uneven), preprocessing="raw")
-    with pytest.raises(OperationError, match=r"data set .*nowhere could not be loaded from the Hub"):
+    with pytest.raises(OperationError, match=r"the Hugging Face Hub did not supply data set .*nowhere"):
         read_images(f"hub:{tmp_path / 'nowhere'}", preprocessing="raw")
 
     requested = []

@@ -18,13 +18,13 @@ from selfpos.errors import OperationError, SelfposError
 from selfpos.imbalance.study import grid, results
 from selfpos.imbalance.study import unit as unit_module
 from selfpos.imbalance.study.data import read_images
-from selfpos.imbalance.study.grid import plan, run_grid
+from selfpos.imbalance.study.grid import plan
 from selfpos.imbalance.study.methods import METHODS
 from selfpos.imbalance.study.recipe import load_imbalance_recipe
 from selfpos.imbalance.study.report import write_report
 from selfpos.imbalance.study.results import read_results
 from selfpos.imbalance.study.unit import Imbalance, Unit, draw_sample, run_unit, train_unit
-from tests.helpers.companion import RECIPES, tiny_recipe, write_tiny
+from tests.helpers.companion import RECIPES, run_study, tiny_recipe, write_tiny
 
 
 def test_shipped_recipes_are_valid_and_the_papers_grid_is_whole() -> None:
@@ -186,7 +186,7 @@ def test_every_method_end_to_end_with_report(archive: Path, tmp_path: Path) -> N
         ],
     )
     out = tmp_path / "results.parquet"
-    assert run_grid(recipe, out, device="cpu") == len(plan(recipe))
+    assert run_study(recipe, out) == len(plan(recipe))
     records, stored = read_results(out)
     assert stored == recipe
     assert {record["method"] for record in records} == set(EVERYTHING)
@@ -197,7 +197,7 @@ def test_every_method_end_to_end_with_report(archive: Path, tmp_path: Path) -> N
         assert record["accuracy"] == pytest.approx(record["balanced_accuracy"])  # the test set is balanced
         assert record["balanced_accuracy"] == pytest.approx(np.mean(record["recalls"]))
     assert all(len(r["curve"]) == 2 for r in records if r["method"] == "ros")
-    assert run_grid(recipe, out, device="cpu") == 0
+    assert run_study(recipe, out) == 0
     claims = write_report(out, tmp_path / "report")
     assert [claim.name for claim in claims] == [f"A{n}" for n in range(1, 10)]
     figures = ("3-step", "4-linear", "5-same-total", "6-thresholding", "7-partial", "8-curves")
@@ -211,7 +211,7 @@ def test_a_dead_worker_is_a_sentence(archive: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(grid, "_run_in_worker", die)
     recipe = tiny_recipe(archive, methods=["baseline"])
     with pytest.raises(OperationError, match="a worker was ended from outside"):
-        run_grid(recipe, tmp_path / "r.parquet", device="cpu", workers=2)
+        run_study(recipe, tmp_path / "r.parquet", workers=2)
 
 
 def test_workers_end_where_results_cannot_be_written(
@@ -231,7 +231,7 @@ def test_workers_end_where_results_cannot_be_written(
     monkeypatch.setattr(grid, "_in_processes", in_processes)
     monkeypatch.setattr(results, "write_results", full)
     with pytest.raises(OSError, match="No space left") as error:
-        run_grid(tiny_recipe(archive), tmp_path / "r.parquet", device="cpu", workers=2)
+        run_study(tiny_recipe(archive), tmp_path / "r.parquet", workers=2)
     assert ended == [True], f"workers go on while somebody holds {error}"
 
 
@@ -254,10 +254,10 @@ def test_stopped_unit_is_run_again_and_finished_ones_are_not(
 
     monkeypatch.setattr(grid, "run_unit", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
-        run_grid(recipe, out, device="cpu")
+        run_study(recipe, out)
     assert len({(r["method"], r["seed"]) for r in read_results(out)[0]}) == 2
     monkeypatch.setattr(grid, "run_unit", unit_module.run_unit)
-    assert run_grid(recipe, out, device="cpu") == len(plan(recipe)) - 2
+    assert run_study(recipe, out) == len(plan(recipe)) - 2
     assert {(r["method"], r["seed"]) for r in read_results(out)[0]} == {
         (m, s) for m in ("baseline", "ros", "rus") for s in (0, 1)
     }
@@ -268,7 +268,7 @@ def test_workers_find_and_warn_as_one_process_does(archive: Path, tmp_path: Path
     training = {"iterations": 12, "batch_size": 16, "learning_rates": [0.01, 1e12]}
     recipe = tiny_recipe(archive, methods=["baseline"], training=training)
     for workers in (1, 2):
-        assert run_grid(recipe, tmp_path / f"{workers}.parquet", device="cpu", workers=workers) == 4
+        assert run_study(recipe, tmp_path / f"{workers}.parquet", workers=workers) == 4
     alone, workers_records = (
         {(r["rule"], r["rate"], r["seed"]): r for r in read_results(tmp_path / f"{n}.parquet")[0]}
         for n in (1, 2)

@@ -11,7 +11,7 @@ from torch import nn
 
 from selfpos.imbalance.study.data import ArrayImages
 from selfpos.imbalance.study.heads import Stage
-from selfpos.imbalance.study.methods import Refit, get_method
+from selfpos.imbalance.study.methods import get_method
 from selfpos.imbalance.study.networks import Network, build
 from selfpos.imbalance.study.recipe import TrainingSettings
 from selfpos.imbalance.study.trainer import Sample
@@ -41,9 +41,9 @@ def two_networks(name: str) -> tuple[list[Network], list[Sample], ArrayImages]:
 def refit(
     method: str, networks: list[Network], samples: list[Sample], images: ArrayImages, second_rate: float = 0.1
 ) -> list[nn.Sequential]:
-    result = get_method(method)
-    assert isinstance(result, Refit)
-    return result.refit(
+    second_stage = get_method(method).refit
+    assert second_stage is not None
+    return second_stage(
         Stage(
             networks,
             samples,

@@ -10,10 +10,9 @@ import pytest
 from selfpos.errors import SelfposError
 from selfpos.imbalance.command import _study
 from selfpos.imbalance.study import grid
-from selfpos.imbalance.study.grid import run_grid
 from selfpos.imbalance.study.results import data_of, read_results, write_results
 from selfpos.storage.atomic import locked
-from tests.helpers.companion import imbalance, tiny_recipe, write_tiny
+from tests.helpers.companion import imbalance, run_study, tiny_recipe, write_tiny
 from tests.imbalance.conftest import make_images
 
 
@@ -21,7 +20,7 @@ def test_reports_of_one_folder_are_apart_and_tell_all_rates(archive: Path, tmp_p
     def report(name: str, **changes: object) -> str:
         training = {"iterations": 2, "batch_size": 8} | changes
         recipe = tiny_recipe(archive, methods=["baseline", "adamw"], seeds=1, training=training)
-        run_grid(recipe, tmp_path / f"{name}.parquet", device="cpu")
+        run_study(recipe, tmp_path / f"{name}.parquet")
         imbalance("report", str(tmp_path / f"{name}.parquet"))
         return (tmp_path / name / "report.md").read_text(encoding="utf-8")
 
@@ -38,11 +37,11 @@ def test_reports_of_one_folder_are_apart_and_tell_all_rates(archive: Path, tmp_p
 
 def test_other_settings_do_not_join_a_results_file(archive: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(archive, methods=["baseline"], seeds=1)
-    run_grid(recipe, tmp_path / "r.parquet", device="cpu")
+    run_study(recipe, tmp_path / "r.parquet")
     more_seeds = recipe.model_copy(update={"seeds": 2})
-    assert run_grid(more_seeds, tmp_path / "r.parquet", device="cpu") == 1
+    assert run_study(more_seeds, tmp_path / "r.parquet") == 1
     with pytest.raises(SelfposError, match="made with other settings: n_max \\(40 before, 30 now\\)"):
-        run_grid(recipe.model_copy(update={"n_max": 30}), tmp_path / "r.parquet", device="cpu")
+        run_study(recipe.model_copy(update={"n_max": 30}), tmp_path / "r.parquet")
 
 
 def test_other_data_do_not_join_a_results_file(archive: Path, tmp_path: Path) -> None:
@@ -52,13 +51,13 @@ def test_other_data_do_not_join_a_results_file(archive: Path, tmp_path: Path) ->
     (x_train, y_train), (x_test, y_test) = make_images(60, 2), make_images(20, 1)
     np.savez(other / "images.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     out = tmp_path / "r.parquet"
-    run_grid(recipe, out, device="cpu")
+    run_study(recipe, out)
     for wanted in (recipe, recipe.model_copy(update={"seeds": 2})):
         with pytest.raises(SelfposError, match=r"made with other data than .*other"):
-            run_grid(wanted, out, device="cpu", data=str(other))
+            run_study(wanted, out, data=other)
     records, _ = read_results(out)
     write_results(out, records, recipe)  # as of a version that noted no data
-    assert run_grid(recipe.model_copy(update={"seeds": 2}), out, device="cpu", data=str(other)) == 1
+    assert run_study(recipe.model_copy(update={"seeds": 2}), out, data=other) == 1
     assert data_of(out) is None
 
 
@@ -69,10 +68,10 @@ def test_one_process_writes_a_results_file(archive: Path, tmp_path: Path) -> Non
         locked(out.with_suffix(".log")),
         pytest.raises(SelfposError, match=r"another process is writing .*r\.log"),
     ):
-        run_grid(recipe, out, device="cpu")
-    assert run_grid(recipe, out, device="cpu") == 1
+        run_study(recipe, out)
+    assert run_study(recipe, out) == 1
     with locked(out.with_suffix(".log")):
-        assert run_grid(recipe, out, device="cpu") == 0  # nothing is left to do, so no lock is needed
+        assert run_study(recipe, out) == 0  # nothing is left to do, so no lock is needed
 
 
 def test_a_refused_run_leaves_nothing(archive: Path, tmp_path: Path) -> None:
@@ -95,17 +94,17 @@ def test_what_another_process_added_is_not_trained_again(
 
     def check_while_another_runs(*arguments: object) -> None:
         monkeypatch.setattr(grid, "check_study", check_study)
-        assert run_grid(recipe, out, device="cpu") == 1
+        assert run_study(recipe, out) == 1
 
     monkeypatch.setattr(grid, "check_study", check_while_another_runs)
-    assert run_grid(recipe, out, device="cpu") == 0
+    assert run_study(recipe, out) == 0
 
 
 def test_results_that_cannot_be_read_are_named(archive: Path, tmp_path: Path) -> None:
     import pyarrow.parquet
 
     recipe, out = (tiny_recipe(archive, methods=["baseline"], seeds=1), tmp_path / "r.parquet")
-    run_grid(recipe, out, device="cpu")
+    run_study(recipe, out)
     table = pyarrow.parquet.read_table(out)
     content = bytearray(out.read_bytes())
     content[4:200] = b"\xff" * 196
@@ -148,7 +147,7 @@ def test_results_that_cannot_be_read_are_named(archive: Path, tmp_path: Path) ->
 
 def test_methods_that_are_level_have_no_order(archive: Path, tmp_path: Path) -> None:
     recipe, out = (tiny_recipe(archive, methods=["baseline", "ros"], seeds=1), tmp_path / "r.parquet")
-    run_grid(recipe, out, device="cpu")
+    run_study(recipe, out)
     write_results(out, [record | {"auc": 0.5} for record in read_results(out)[0]], recipe)
     message = imbalance("ordering", str(out), str(out))
     assert "–" in message
@@ -161,6 +160,6 @@ def test_a_results_file_is_read_with_its_recipes_choice_of_rates(archive: Path, 
         archive, validation=0, select="test", seeds=1, methods=["baseline"], curve_every=1, training=rates
     )
     out = tmp_path / "r.parquet"
-    run_grid(recipe, out, device="cpu")
+    run_study(recipe, out)
     aucs = [100 * record["auc"] for record in read_results(out)[0] if record["rule"] == "plain"]
     assert _study(out).get("step", 10.0, 0.5, "baseline") == {0: max(aucs)}

@@ -10,7 +10,6 @@ import copy
 import hashlib
 import io
 import json
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,20 +21,20 @@ from torch import Tensor, nn
 
 from selfpos.console import progress
 from selfpos.errors import OperationError, SelfposError
-from selfpos.imbalance.carryover.comparison import SIGNIFICANT, Finding, Outcome, finding
 from selfpos.imbalance.study import sampling
 from selfpos.imbalance.study.analysis import Step, Study, Values, average, common_means, kendall, shared_seeds
 from selfpos.imbalance.study.claims import NOT_RUN, check_claims
-from selfpos.imbalance.study.data import ArrayImages, ImageData, read_images
+from selfpos.imbalance.study.data import ArrayImages, ImageData
 from selfpos.imbalance.study.networks import Dense, Network, initialise, seeded
 from selfpos.imbalance.study.recipe import ImbalanceRecipe
+from selfpos.imbalance.verdicts import SIGNIFICANT, Finding, Outcome, finding
 from selfpos.storage.atomic import write_bytes
 from selfpos.storage.locate import cache_folder, locate_model
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-Labelled = tuple[list[str], list[str]]  # texts and labels
+Labelled = list[tuple[str, str]]  # texts with their labels
 ByMethod = dict[str, Values]
 MAX_TOKENS = 64
 HELD_OUT = 0.2  # of each class, as the test set of data that have a single split
@@ -55,13 +54,6 @@ class Encoder(nn.Module):
         return self.scale * output["sentence_embedding"][:, :, None, None]
 
 
-def open_data(recipe: ImbalanceRecipe, source: str | None) -> ImageData:
-    """The images or texts of `recipe`, or those of `source` in their place."""
-    if recipe.encoder is None:
-        return read_images(source or recipe.data, preprocessing=recipe.preprocessing)
-    return read_texts(recipe, source or recipe.data)
-
-
 def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:
     """Labelled texts (what `selfpos.data` reads as classification) as input of a head or of an encoder.
 
@@ -71,13 +63,13 @@ def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:
     from selfpos.storage.hashing import content_hash
 
     assert recipe.encoder is not None
-    (train, train_names), (test, test_names), division = _divided(source)
+    *parts, division = _divided(source)
+    (train, train_names), (test, test_names) = (map(list, zip(*part, strict=True)) for part in parts)
     names = sorted(set(train_names))
     if unknown := sorted(set(test_names) - set(names)):
         raise SelfposError(
             f"{source}: the test texts have labels that the training texts lack: {', '.join(unknown[:5])}"
         )
-    number = {name: label for label, name in enumerate(names)}
     folder = locate_model(recipe.encoder)
     # The encoder's weights are part of the data of a head, and its name does not identify them.
     encoder = content_hash(folder)
@@ -99,9 +91,8 @@ def read_texts(recipe: ImbalanceRecipe, source: str) -> ImageData:
         return Network(nn.Sequential(*layers), nn.Sequential(head))
 
     sets = []
-    for values, labelled in zip(inputs, (train_names, test_names), strict=True):
-        labels = np.array([number[name] for name in labelled], dtype=np.int64)
-        sets.append(ArrayImages(torch.from_numpy(values), labels))
+    for values, labels in zip(inputs, (train_names, test_names), strict=True):
+        sets.append(ArrayImages(torch.from_numpy(values), np.searchsorted(names, labels).astype(np.int64)))
     return ImageData(sets[0], sets[1], names, source, network, fingerprint, division)
 
 
@@ -112,24 +103,20 @@ def _divided(source: str) -> tuple[Labelled, Labelled, str]:
 
     def load(split: str) -> Labelled:
         dataset = load_source(source, get_task("classification"), split=split).dataset
-        return list(dataset["text"]), [str(label) for label in dataset["label"]]
+        return list(zip(dataset["text"], map(str, dataset["label"]), strict=True))
 
     existing = _split_names(source)
     parts = [split for split in ("train", "validation") if split in existing]
-    train = [load(split) for split in parts]
-    texts, labels = load("test")
+    train = [record for split in parts for record in load(split)]
+    test = load("test")
     if parts:
-        train_texts, train_labels = (list(chain.from_iterable(column)) for column in zip(*train, strict=True))
-        return (train_texts, train_labels), (texts, labels), f"trained on {' and '.join(parts)}"
-    ids = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+        return train, test, f"trained on {' and '.join(parts)}"
+    ids = np.unique([label for _, label in test], return_inverse=True)[1].astype(np.int64)
     counts = np.rint(HELD_OUT * np.bincount(ids)).astype(np.int64)
-    held_out = np.zeros(len(texts), dtype=bool)
-    held_out[sampling.subset(sampling.class_permutations(ids, len(counts), 0), counts)] = True
-    sides = []
-    for chosen in (~held_out, held_out):
-        indices = np.flatnonzero(chosen).tolist()
-        sides.append(([texts[i] for i in indices], [labels[i] for i in indices]))
-    return sides[0], sides[1], f"a single split, {HELD_OUT:.0%} of each class held out as test"
+    held_out = set(sampling.subset(sampling.class_permutations(ids, len(counts), 0), counts).tolist())
+    train = [record for index, record in enumerate(test) if index not in held_out]
+    test = [record for index, record in enumerate(test) if index in held_out]
+    return train, test, f"a single split, {HELD_OUT:.0%} of each class held out as test"
 
 
 def _split_names(source: str) -> set[str]:
@@ -156,7 +143,10 @@ def _split_names(source: str) -> set[str]:
 
 
 def _embedded(model: SentenceTransformer, content: str, texts: list[str]) -> NDArray[np.float32]:
-    """Unit-length embeddings (n, F), from the cache if possible; `content` is the model's content hash."""
+    """Unit-length embeddings (n, F), from the cache if possible; `content` is the model's content hash.
+
+    Without the cache each start would take minutes, even one that only shows the verdict again.
+    """
     key = hashlib.sha256("\0".join([content, *texts]).encode()).hexdigest()[:24]
     file = cache_folder() / "imbalance" / f"{key}.npy"
     if file.is_file():

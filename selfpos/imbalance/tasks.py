@@ -7,22 +7,28 @@ are the same, so one rival stands for both.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from selfpos.console import log, log_to
 from selfpos.data.sources import load_task
 from selfpos.errors import SelfposError
 from selfpos.evaluation.task_files import task_name
-from selfpos.imbalance.carryover.comparison import Measured, Outcome, compared, mean
 from selfpos.imbalance.study import sampling
+from selfpos.imbalance.verdicts import Outcome, better
 from selfpos.recipe import BudgetSettings, Recipe
+from selfpos.storage.atomic import locked, write_text
+from selfpos.storage.manifest import read_json
 
 OVERSAMPLED, POSITIONED = "oversampled", "self-positioning"
 MU = 0.5  # share of small tasks
 # Optional: the rival that has seen every record that Self Positioning has.
 WITH_PROBE = "oversampled-with-probe"
 RIVALS = {OVERSAMPLED: "", WITH_PROBE: " on training and probe records"}
+Measured = dict[str, Any]  # what was measured for one seed, as JSON holds it
 Summaries = dict[str, tuple[float, float, float]]  # model → mean, worst task, mean of the small tasks
 
 
@@ -99,7 +105,7 @@ def outcome(by_seed: list[Measured]) -> Outcome:
         summaries = [_summaries(run) for run in runs]
         for model in summaries[0]:
             columns = zip(*(summary[model] for summary in summaries), strict=True)
-            rows.append([rho, model, *(mean(list(column)) for column in columns)])
+            rows.append([rho, model, *(f"{np.mean(column):.2f}" for column in columns)])
         ours = [summary[POSITIONED][0] for summary in summaries]
         for rival, data in RIVALS.items():
             if rival in summaries[0]:
@@ -108,7 +114,7 @@ def outcome(by_seed: list[Measured]) -> Outcome:
                     "of the tasks"
                 )
                 theirs = [summary[rival][0] for summary in summaries]
-                findings.append(compared(claim, ours, theirs, strict=True))
+                findings.append(better(claim, ours, theirs))
         if float(rho) > 1:
             rows += [[rho, *row] for row in _by_large_tasks(runs, summaries)]
     return Outcome(
@@ -147,3 +153,30 @@ def _by_large_tasks(runs: list[Measured], summaries: list[Summaries]) -> list[li
 def _evaluation_tasks(recipe: Recipe) -> list[str]:
     """Names of the evaluation tasks in the run's table."""
     return [task_name(word) for word in [*recipe.evaluation.tasks, *recipe.evaluation.local]]
+
+
+def over_seeds(
+    file: Path, settings: Measured, seeds: int, measure: Callable[[int], Measured]
+) -> list[Measured]:
+    """What `measure` returns for seeds 0, 1, …; seeds that `file` has are not measured again."""
+    settings = json.loads(json.dumps(settings))
+    journal = file.with_suffix(".log")
+    with log_to(journal), locked(journal):
+        measured = _measured(file, settings) if file.exists() else {}
+        for seed in range(seeds):
+            if str(seed) not in measured:
+                measured[str(seed)] = json.loads(json.dumps(measure(seed)))
+                write_text(file, json.dumps({"settings": settings, "seeds": measured}, indent=1) + "\n")
+                log.info("seed %d measured", seed)
+    return [measured[str(seed)] for seed in range(seeds)]
+
+
+def _measured(file: Path, settings: Measured) -> Measured:
+    """Seed → what `file` holds of it. Raises SelfposError where other settings made it."""
+    content = read_json(file)
+    if not all(isinstance(content.get(key), dict) for key in ("settings", "seeds")):
+        raise SelfposError(f"{file} holds no results of `selfpos imbalance compare`; name another by --out")
+    stored = {"data": settings.get("data")} | content["settings"]  # of version 0.1: without data
+    if changed := [key for key in settings if stored.get(key) != settings[key]]:
+        raise SelfposError(f"{file} was made with other settings ({', '.join(changed)}); change --out")
+    return content["seeds"]

@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from selfpos.errors import SelfposError
-from selfpos.imbalance.carryover import tasks
+from selfpos.imbalance import tasks
 from selfpos.imbalance.study import sampling
 from selfpos.recipe import Recipe
 from tests.helpers.companion import imbalance
 
-RECIPES = Path(__file__).parents[3] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def test_tasks_conclude_by_ratio() -> None:
@@ -158,3 +158,39 @@ def test_tasks_end_to_end(tmp_path: Path) -> None:
     assert sorted(result["10"]["sizes"]) == [10, 10, 96]
     assert set(result["1"]["scores"]) >= {"base", "oversampled", "self-positioning"}
     assert tasks.outcome([result, result]).findings
+
+
+def test_a_stopped_comparison_goes_on(tmp_path: Path) -> None:
+    file, ran = tmp_path / "c.json", []
+
+    def measure(seed: int) -> dict:
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        ran.append(seed)
+        return {"value": seed * 1.5}
+
+    with pytest.raises(KeyboardInterrupt):
+        tasks.over_seeds(file, {"rho": 10}, 4, measure)
+    ran.clear()
+    assert tasks.over_seeds(file, {"rho": 10}, 4, measure) == [{"value": seed * 1.5} for seed in range(4)]
+    assert ran == [2, 3]
+    with pytest.raises(SelfposError, match=r"made with other settings \(rho\)"):
+        tasks.over_seeds(file, {"rho": 100}, 4, measure)
+
+
+def test_one_process_measures_into_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "c.json"
+
+    def measure(seed: int) -> dict:
+        with pytest.raises(SelfposError, match=r"another process is writing .*c\.log"):
+            tasks.over_seeds(file, {"rho": 10}, 1, lambda seed: pytest.fail("it was measured"))
+        return {"value": seed}
+
+    assert tasks.over_seeds(file, {"rho": 10}, 1, measure) == [{"value": 0}]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"seeds": {}}', '{"settings": {}, "seeds": []}', "\x00"])
+def test_other_files_are_no_results(tmp_path: Path, content: str) -> None:
+    (tmp_path / "c.json").write_text(content, encoding="utf-8")
+    with pytest.raises(SelfposError, match=r"c\.json (is not JSON|is not a JSON object|holds no results of)"):
+        tasks.over_seeds(tmp_path / "c.json", {"rho": 10}, 1, lambda seed: pytest.fail("it was measured"))
