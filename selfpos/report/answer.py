@@ -44,7 +44,7 @@ def findings(results: RunResults) -> str:
     picked = "It was picked by these scores, which flatters it"
     if any(gain is not None and gain.significant is not None for gain in gains.values()):
         picked += f"; Holm's correction is over all {_counted(len(gains) - 1, 'model')} beside it"
-    return f"{answer} In points: {'; '.join(parts)}. {picked}."
+    return f"{answer} In points, with the 95 % interval of each difference: {'; '.join(parts)}. {picked}."
 
 
 def _gains(results: RunResults, best: str) -> dict[str, Difference | None]:
@@ -81,8 +81,8 @@ def _standing(rival: str, value: float, gain: Difference | None) -> str:
     low, high = sorted(
         sign * 100 * end for end in (gain.low, gain.high) for sign in [-1 if value >= 0 else 1]
     )
-    interval = f"95 % interval of this difference {round(low, 2) + 0.0:+.2f} to {round(high, 2) + 0.0:+.2f}"
+    interval = f"{round(low, 2) + 0.0:+.2f} to {round(high, 2) + 0.0:+.2f}"
     if gain.significant:
         return f"{text} ({interval})"
-    reason = "by Holm's correction" if gain.before_correction else "0 is not ruled out"
-    return f"{text} ({interval}: not significant, {reason})"
+    reason = " by Holm's correction" if gain.before_correction else ""
+    return f"{text} ({interval}, not significant{reason})"

@@ -96,13 +96,13 @@ def test_costs_come_from_marks_manifests_and_searches(full_run: RunFolder) -> No
 def test_findings_name_the_best_and_say_where_it_may_be_chance(full_run: RunFolder) -> None:
     found = findings(read_results(full_run))
     assert re.match(
-        r"The best merge is by-layer, with a mean of \d\d\.\d\d over \d tasks\. In points: ", found
+        r"The best merge is by-layer, with a mean of \d\d\.\d\d over \d tasks\. "
+        "In points, with the 95 % interval of each difference: ",
+        found,
     )
     for rival in ("the best specialist, retrieval", "the base", "the joint model", "the next merge, "):
         assert re.search(rf"\d\.\d\d (ahead of|behind) {rival}", found), found
-    told = re.findall(
-        r"(\d+\.\d\d) (ahead of|behind) [^(]* \(95 % interval of this difference (\S+) to ([^):]+)", found
-    )
+    told = re.findall(r"(\d+\.\d\d) (ahead of|behind) [^(]* \((\S+) to ([^),]+)", found)
     assert told
     for value, side, low, high in told:
         assert float(low) <= float(value) <= float(high), (side, found)
