@@ -1,4 +1,4 @@
-"""Whether this machine has a device."""
+"""Which devices this machine has."""
 
 from __future__ import annotations
 
@@ -21,3 +21,10 @@ def check_device(name: str) -> None:
             f"there is no device {name} on this machine "
             f"(torch {torch.__version__} sees {count} of kind {kind}); use cpu"
         )
+
+
+def default_device() -> str:
+    """The GPU if there is one, else the CPU."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -14,6 +14,7 @@ import numpy as np
 
 from selfpos.analysis.findings import Findings, ShortTraining, length_law, write_findings
 from selfpos.console import log_to, progress, quiet_libraries
+from selfpos.devices import default_device
 from selfpos.errors import SelfposError, unknown
 from selfpos.jobs.job import Job, execute, locked
 from selfpos.recipe import AnalysisSettings, Recipe, load_recipe
@@ -137,7 +138,6 @@ class Study:
     @cached_property
     def live(self) -> LiveModel:
         """The base with all models as vectors: it can stand at any of the points."""
-        import torch
 
         from selfpos.positioning.live import LiveModel
         from selfpos.storage.model_folder import open_model
@@ -145,7 +145,7 @@ class Study:
 
         base = open_model(self.base)
         vectors = open_vectors(base, list(self.models.values()), names=list(self.models))
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = default_device()
         with quiet_libraries():
             return LiveModel(base, vectors, device=device, max_length=self.recipe.training.max_length)
 

@@ -12,6 +12,7 @@ import torch
 import selfpos.processes
 from selfpos.console import is_first, log
 from selfpos.data.probe import ProbeTask
+from selfpos.devices import default_device
 from selfpos.errors import SelfposError, nearest
 from selfpos.positioning import searches
 from selfpos.positioning.coefficients import as_weights
@@ -268,7 +269,7 @@ def open_live(
     """The live model of `settings` over the base folder and the fine-tuned `sources`, one a process."""
     folder = open_model(base)
     given = device or (processes.device if processes else None)
-    chosen = given or ("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = given or default_device()
     # differences of embeddings a small step apart would be noise in bf16
     bf16_gpu = (
         settings.search != "linearised" and chosen.startswith("cuda") and torch.cuda.is_bf16_supported()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selfpos.console import log, progress
+from selfpos.devices import default_device
 from selfpos.errors import OperationError, SelfposError, nearest
 from selfpos.recipe import PositioningSettings
 from selfpos.storage.atomic import flush, locked
@@ -161,7 +162,7 @@ def _gather(plan: Plan, missing: list[Wanted]) -> None:
     from selfpos.positioning.objective import texts_of
 
     _refuse_damaged(plan)
-    live = LiveModel(plan.base, plan.vectors, device="cuda" if torch.cuda.is_available() else "cpu")
+    live = LiveModel(plan.base, plan.vectors, device=default_device())
     stored_key = {key: plan.tied.get(key, key) for key in live.keys}
     total = sum(len(texts_of(entry.batches)) for entry in missing)
     with progress(f"statistics ({plan.method.name})", total, unit="text") as bar:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from selfpos.console import log, log_to, progress
-from selfpos.devices import check_device
+from selfpos.devices import check_device, default_device
 from selfpos.errors import OperationError, SelfposError
 from selfpos.imbalance.study import results
 from selfpos.imbalance.study.data import ImageData, read_images
@@ -68,7 +68,7 @@ def pick_device(name: str) -> torch.device:
     """The device `name`; auto: a GPU when there is one. Raises SelfposError for one that is not there."""
     check_device(name)
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = default_device()
     return torch.device(name)
 
 
