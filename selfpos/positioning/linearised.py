@@ -2,7 +2,9 @@
 
 1. The probe is embedded at a few scales, the same for all vectors. The best is the tuned scale.
 2. Embeddings are nearly linear in the few coefficients close by: e(c + δ) ≈ e(c) + Σ_j δ_j·∂e/∂c_j. A round
-   embeds the probe at c and takes the derivatives by finite differences: K + 1 passes, no backward pass.
+   embeds the probe at c and takes the derivatives by finite differences: K + 1 passes, no backward pass. After
+   a step that the derivatives foretold well they are kept, corrected by what they missed (Broyden,
+   Mathematics of Computation 19, 1965).
 3. The mean of the tasks' smooth measures plus ρ·mean (c_i − mean c)² is minimised over the *linearised*
    embeddings within a trust region (Conn, Gould and Toint, Trust-Region Methods, 2000, algorithm 6.1.1). The
    non-smooth outer part is treated exactly, as in the prox-linear method (Drusvyatskiy and Paquette,
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -33,12 +35,14 @@ from selfpos.positioning.trajectory import Trajectory
 
 SCALES = (0.5, 1.0)  # tried first; the linearisation finds the scale between and below them
 LARGEST_SCALE = 2.0
+BETWEEN = 0.25  # of a scale that was embedded: there a parabola through it and the base misses a thirtieth
 PULLS = (math.inf, 1.0, 0.3, 0.1, 0.03)  # ρ, from one scale for all to nearly free coefficients
 STEP = 0.05  # of the finite differences, in coefficients: far above float32 noise, far below the radius
 MEMORY = 4 << 30  # bytes that the derivatives may take
 RADIUS = 1.0  # of the first trust region, in coefficients: a vector
 ACCEPT, SHRINK, GROW = 0.1, 0.25, 0.75  # shares of the predicted decrease that must come true
 ATTEMPTS = 4  # smaller and smaller steps from one linearisation before giving up
+FORETOLD = 0.3  # share of a step's change of embeddings that may be missed by derivatives that are kept
 NEGLIGIBLE = 5e-4  # a predicted decrease below this share of the value ends the search
 FEWEST = 20  # records of a task, four a fold; with fewer the search keeps one scale for all
 STANDARD_ERRORS = 1.0  # by which a stronger pull may look worse than the best and still be taken
@@ -64,6 +68,20 @@ class Linearisation:
         """Embeddings (P, d) at `parameters`, as the linearisation has them."""
         change = (self.cells @ (parameters - self.parameters)).reshape(-1)
         return self.embeddings + torch.tensordot(change.to(self.derivatives), self.derivatives, 1)
+
+    def moved(self, parameters: Tensor, embeddings: Tensor) -> Linearisation | None:
+        """The linearisation at `parameters`, whose true `embeddings` are given, or None where a step to there
+        was not foretold well.
+
+        Derivatives change as little as it takes to explain the step. Were the second derivatives constant, a
+        share r that was missed would mean that the derivatives changed by a share 2r.
+        """
+        change = (self.cells @ (parameters - self.parameters)).reshape(-1).to(self.derivatives)
+        missed = embeddings - self.predicted(parameters)
+        if not missed.norm() < FORETOLD * (embeddings - self.embeddings).norm():
+            return None
+        derivatives = torch.addcmul(self.derivatives, (change / change.square().sum())[:, None, None], missed)
+        return replace(self, parameters=parameters, embeddings=embeddings, derivatives=derivatives)
 
     def minimise(
         self, pull: float, radius: float, *, fold: int | None = None, start: Tensor | None = None,
@@ -176,6 +194,15 @@ def uniform(scale: Tensor, shape: torch.Size) -> Tensor:
     return (first * scale).expand(shape)
 
 
+def _falls_on(values: Mapping[float, float]) -> bool:
+    """Whether the parabola through the last three of `values`, a step of .5 apart, is lowest nearer to a next
+    one than to the last.
+    """
+    first, second, third = (values[scale] for scale in sorted(values)[-3:])
+    bend = first - 2 * second + third
+    return bend <= 0 or (first - third) / (2 * bend) > 1.5
+
+
 @torch.no_grad()
 def linearise(
     problem: Problem, folds: Folds, units: Mapping[str, float], parameters: Tensor, embeddings: Tensor
@@ -273,14 +300,22 @@ class LinearisedSearch:
                 point, radius, first = self._best_scale(), RADIUS, 1
                 bar.advance(1)
             for number in range(first, settings.rounds + 1):
-                # kept before the round: the last linearisation is needed when the search is over
-                trajectory.keep(
-                    linearised={
-                        "known": dict(self.known), "units": self.units, "scale": self.scale, "point": point,
-                        "radius": radius, "round": number, "texts": self.problem.live.embedded,
-                    }
-                )  # fmt: skip
+                moved = self._moved(point)
+                if moved is None:
+                    # a killed search goes on where derivatives are taken: they are too large to be kept
+                    trajectory.keep(
+                        linearised={
+                            "known": dict(self.known), "units": self.units, "scale": self.scale,
+                            "point": point, "radius": radius, "round": number,
+                            "texts": self.problem.live.embedded,
+                        }
+                    )  # fmt: skip
+                    embeddings = self.known["point"]
+                    self.around = linearise(self.problem, self.folds, self.units, point, embeddings)
+                else:
+                    self.around = moved
                 point, radius, ended = self._round(number, point, radius, pulls)
+                ended = ended and moved is None
                 left = settings.rounds - number
                 bar.advance(1 + left * ended, scale=self.scale, pull=self.pull)
                 if ended:
@@ -296,16 +331,16 @@ class LinearisedSearch:
             for name, loss in losses.items()
         }
         self.trajectory.scaled(0.0, losses)
-        scales, values = list(SCALES), dict[float, float]()
+        scales, values = list(SCALES), {0.0: self.value(self.uniform(0.0), self.known["base"], 0.0)}
         while scales:
             scale = scales.pop(0)
             embeddings = self.embed(self.uniform(scale))
             values[scale] = self.value(self.uniform(scale), embeddings, 0.0)
             self.trajectory.scaled(scale, self.losses(embeddings))
-            best = min(values, key=values.__getitem__)
+            best = min((known for known in values if known), key=values.__getitem__)
             if scale == best:
                 self.known["point"] = embeddings
-            if not scales and scale == best and scale < LARGEST_SCALE:
+            if not scales and scale == best and scale < LARGEST_SCALE and _falls_on(values):
                 scales.append(scale + 0.5)
         self._keep(0, self.uniform(best), self.known["point"])
         return self.uniform(best)
@@ -318,20 +353,28 @@ class LinearisedSearch:
         self.trajectory.latest(number, point, losses)
         self.known["point"] = embeddings
 
+    @torch.no_grad()
+    def _moved(self, point: Tensor) -> Linearisation | None:
+        """The last linearisation at `point`, if it holds there and is of another point."""
+        if self.around is None or torch.equal(self.around.parameters, point):
+            return None
+        return self.around.moved(point, self.known["point"])
+
     def _round(
         self, number: int, point: Tensor, radius: float, pulls: Sequence[float]
     ) -> tuple[Tensor, float, bool]:
         """One round from `point`: the next point and radius, and whether the search has come to its end."""
-        around = linearise(self.problem, self.folds, self.units, point, self.known["point"])
+        around = self.around
+        assert around is not None
         reach = max(radius, RADIUS)  # folds must be free to leave the point that all records chose
         validation = around.cross_validate(reach, pulls)
-        self.around, self.pull = around, processes.of_first(validation.pull)
+        self.pull = processes.of_first(validation.pull)
         if "scale" not in self.known:
             self._tune_scale(around, point)
         whole, _ = around.minimise(self.pull, reach)
         if math.isinf(self.pull):
             end = self.uniform(self.scale)
-            self._keep(number, end, self.known["scale"])
+            self._keep(number, end, self.embed(end))
             ended = True
         else:
             end, radius, ended = self._step(number, point, radius)
@@ -342,10 +385,14 @@ class LinearisedSearch:
     def _tune_scale(self, around: Linearisation, point: Tensor) -> None:
         """The best scale near that of `point`, or that one, if the linearisation promised too much."""
         self.scale = float(around.minimise(math.inf, RADIUS)[0][0, 0])
-        tuned = self.uniform(self.scale)
+        tuned, first = self.uniform(self.scale), float(point[0, 0])
+        if abs(self.scale - first) <= BETWEEN:
+            base = self.known["base"]
+            bend = (base - around.predicted(self.uniform(0.0))) / first**2
+            self.known["scale"] = around.predicted(tuned) + bend * (self.scale - first) ** 2
         before = self.value(point, self.known["point"], 0.0)
         if self.value(tuned, self.embed(tuned, "scale"), 0.0) > before:
-            self.scale, self.known["scale"] = float(point[0, 0]), self.known["point"]
+            self.scale, self.known["scale"] = first, self.known["point"]
 
     def _step(self, number: int, point: Tensor, radius: float) -> tuple[Tensor, float, bool]:
         """A step from `point` that makes the objective smaller, and whether there is none."""
