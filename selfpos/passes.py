@@ -1,7 +1,7 @@
 """What makes forward passes fast: batches of a budget of tokens, and linear layers packed once.
 
 Linear layers are computed by oneDNN, from weights packed once, with GELU within the product: without that,
-all-MiniLM-L6-v2 takes up to twice the CPU time. The results are those of torch's layers but for the last bits.
+all-MiniLM-L6-v2 takes up to twice the CPU time. The results are torch's but for the last bits.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 1. The probe is embedded at a few scales, the same for all vectors. The best is the tuned scale.
 2. Embeddings are nearly linear in the few coefficients close by: e(c + δ) ≈ e(c) + Σ_j δ_j·∂e/∂c_j. A round
-   embeds the probe at c and takes the derivatives by finite differences: K + 1 passes, no backward pass. After
-   a step that the derivatives foretold well they are kept, corrected by what they missed (Broyden,
-   Mathematics of Computation 19, 1965).
+   embeds the probe at c and takes the derivatives by finite differences: K + 1 passes, no backward pass.
+   After a step that they foretold well they are kept, corrected by what they missed (Broyden, Mathematics of
+   Computation 19, 1965).
 3. The mean of the tasks' smooth measures plus ρ·mean (c_i − mean c)² is minimised over the *linearised*
    embeddings within a trust region (Conn, Gould and Toint, Trust-Region Methods, 2000, algorithm 6.1.1). The
    non-smooth outer part is treated exactly, as in the prox-linear method (Drusvyatskiy and Paquette,
