@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -45,7 +46,15 @@ class TaskFolds:
 
 def read(task: TaskProbe, seed: int) -> Batch:
     """The records of a task that are searched on."""
-    return task.with_few_candidates(CANDIDATES).sample(LARGEST, seed)
+    batch = task.sample(LARGEST, seed)
+    if not batch.own_candidates:
+        return batch
+    read_of, rows = Counter[str](), []
+    for row, anchor in enumerate(batch.columns[0]):
+        if read_of[anchor] < CANDIDATES:
+            rows.append(row)
+        read_of[anchor] += 1
+    return replace(batch, columns=[[column[row] for row in rows] for column in batch.columns])
 
 
 class Folds:

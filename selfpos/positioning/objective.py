@@ -74,16 +74,6 @@ class TaskProbe:
         drawn = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most]
         return self._batch(self.dataset.select(sorted(drawn.tolist()))[:])
 
-    def with_few_candidates(self, most: int) -> TaskProbe:
-        """With the first `most` records of each anchor, where an anchor has candidates of its own."""
-        if not getattr(self.type, "own_candidates", False):
-            return self
-        rows_of: dict[str, list[int]] = {}
-        for row, anchor in enumerate(self.dataset[self.type.text_columns[0]][:]):
-            rows_of.setdefault(anchor, []).append(row)
-        rows = sorted(row for rows in rows_of.values() for row in rows[:most])
-        return TaskProbe(self.name, self.type, self.dataset.select(rows), self.temperature)
-
     def _batch(self, records: Mapping[str, list]) -> Batch:
         target = self.type.target if self.type.target in records else None
         columns = [list(values) for name, values in records.items() if name != target]
@@ -113,10 +103,6 @@ class TaskProbe:
 
 class PairProbe(TaskProbe):
     """Pairs of one task for a cross-encoder: a pair is one text of a batch, its score is the embedding."""
-
-    def with_few_candidates(self, most: int) -> PairProbe:
-        """All: the right ones come first."""
-        return self
 
     def sample(self, most: int, seed: int) -> Batch:
         """All records as one batch, or those of `most` questions: all candidates of a question or none."""
