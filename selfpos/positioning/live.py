@@ -49,7 +49,7 @@ class _Tokenised:
     """Texts in padded batches: the rows of each batch, and what the model takes of this process's share."""
 
     texts: list[str]
-    chunks: list[list[int]]
+    chunks: list[Sequence[int]]
     features: list[dict[str, Any]]
 
 
@@ -158,15 +158,15 @@ class LiveModel:
             # a batch of a step is small and is split evenly; a probe set is not
             chunks = processes.chunks(self._by_length(texts), CHUNK, even=True)
             mine = chunks[processes.rank :: processes.count]
-            embedded = [self.forward(self.features([texts[i] for i in chunk])) for chunk in mine]
+            embedded = [self.forward([texts[i] for i in chunk]) for chunk in mine]
         else:
             if self._tokenised is None or self._tokenised.texts != list(texts):
                 self._tokenised = self._tokenise(texts)
             chunks = self._tokenised.chunks
             with packed_layers(self.model):
-                embedded = [self.forward(features) for features in self._tokenised.features]
+                embedded = [self._embeddings(features) for features in self._tokenised.features]
         if not embedded:  # fewer texts than processes: say at least how wide an embedding is
-            embedded = [self.forward(self.features(list(texts[:1])))[:0]]
+            embedded = [self.forward(list(texts[:1]))[:0]]
         parts = processes.gather(embedded, [len(chunk) for chunk in chunks])
         if not alone:
             self.embedded += len(texts)
@@ -176,13 +176,13 @@ class LiveModel:
     def _tokenise(self, texts: Sequence[str]) -> _Tokenised:
         tokens = self._characters(texts)  # as many at most; of models without a mask that is all we know
         for chunk in Processes().chunks(self._by_length(texts), TOKENISED_AT_ONCE):
-            mask = self.features([texts[row] for row in chunk]).get("attention_mask")
+            mask = self._features([texts[row] for row in chunk]).get("attention_mask")
             if mask is not None:
                 for row, count in zip(chunk, mask.sum(1).tolist(), strict=True):
                     tokens[row] = count
-        chunks = list(batches(tokens, budget_of(self.device)))
+        chunks: list[Sequence[int]] = list(batches(tokens, budget_of(self.device)))
         mine = chunks[self.processes.rank :: self.processes.count]
-        features = [self.features([texts[row] for row in chunk]) for chunk in mine]
+        features = [self._features([texts[row] for row in chunk]) for chunk in mine]
         return _Tokenised(list(texts), chunks, features)
 
     def _by_length(self, texts: Sequence[str]) -> list[int]:
@@ -192,16 +192,17 @@ class LiveModel:
     def _characters(self, texts: Sequence[str]) -> list[int]:
         return [sum(map(len, text)) if self.in_pairs else len(text) for text in texts]
 
-    def features(self, texts: list[str]) -> dict[str, Any]:
-        """What the model takes for one padded batch of texts, on its device."""
+    def forward(self, texts: list[str]) -> Tensor:
+        """Embeddings of one padded batch of texts, with a graph where gradients are on."""
+        return self._embeddings(self._features(texts))
+
+    def _features(self, texts: list[str]) -> dict[str, Any]:
         from sentence_transformers.util import batch_to_device
 
         prompt = default_prompt(self.model) if self.in_pairs else None  # other texts come with theirs
-        features: dict[str, Any] = self.model.preprocess(texts, prompt=prompt)
-        return batch_to_device(features, self.device)
+        return batch_to_device(self.model.preprocess(texts, prompt=prompt), self.device)
 
-    def forward(self, features: dict[str, Any]) -> Tensor:
-        """Embeddings of one batch of tokenised texts, with a graph where gradients are on."""
+    def _embeddings(self, features: dict[str, Any]) -> Tensor:
         saving = self.recompute.forgetting() if torch.is_grad_enabled() else nullcontext()
         with saving, self._autocast():
             found = self.model(dict(features))  # in which modules note what they find
