@@ -84,12 +84,6 @@ class LinearisedSearch:
             self.known[name] = embeddings
         return embeddings
 
-    @torch.no_grad()
-    def specialist(self, index: int) -> Tensor:
-        """Embeddings (P, d) of all texts by a specialist, on the CPU."""
-        self.problem.live.set_specialist(index)
-        return self.problem.live.embed(self.folds.table.texts).float().cpu()
-
     def uniform(self, scale: float) -> Tensor:
         """The parameters of one coefficient for all vectors."""
         return uniform(torch.tensor([scale], dtype=torch.float64), self.problem.start.shape).clone()
@@ -143,7 +137,8 @@ class LinearisedSearch:
 
     def _best_scale(self) -> Tensor:
         """The point of the best of SCALES, and of larger ones as long as they are better."""
-        losses = self.losses(self.embed(self.uniform(0.0), "base"))
+        self.known["base"] = self.problem.live.embed_by(None, self.folds.table.texts)
+        losses = self.losses(self.known["base"])
         in_units = self.problem.settings.normalise == "base"
         self.units = {
             name: (abs(loss) or 1.0) if in_units and not self.folds.tasks[name].measure.in_units else 1.0

@@ -91,6 +91,7 @@ class LiveModel:
         self.recompute = Recompute(self.model, products=False, autocast=self._autocast)
         self.embedded = 0  # texts so far: the cost by which searches are compared
         self._tokenised: _Tokenised | None = None
+        self._kept: dict[int | None, dict[str, Tensor]] = {}  # model → text → its embedding
 
     @property
     def device(self) -> torch.device:
@@ -172,6 +173,25 @@ class LiveModel:
             self.embedded += len(texts)
         order = torch.tensor([row for chunk in chunks for row in chunk], device=self.device)
         return torch.cat(parts)[torch.argsort(order)]
+
+    @torch.no_grad()
+    def embed_by(self, model: int | None, texts: Sequence[str], *, keep: bool = False) -> Tensor:
+        """Embeddings (len(texts), d) by a specialist, or the base (None), in float32 on the CPU.
+
+        Those that an earlier call was to `keep` are not computed again.
+        """
+        kept = self._kept.get(model, {})
+        missing = [text for text in texts if text not in kept]
+        rows = dict(kept)
+        if missing:
+            if model is None:
+                self.set_coefficients(torch.zeros(len(self.keys), len(self.vectors), dtype=torch.float64))
+            else:
+                self.set_specialist(model)
+            rows.update(zip(missing, self.embed(missing).float().cpu(), strict=True))
+        if keep:
+            self._kept[model] = rows
+        return torch.stack([rows[text] for text in texts])
 
     def _tokenise(self, texts: Sequence[str]) -> _Tokenised:
         tokens = self._characters(texts)  # as many at most; of models without a mask that is all we know
