@@ -48,9 +48,10 @@ class Linearisation:
         change = (self.cells @ (parameters - self.parameters)).reshape(-1)
         return self.embeddings + torch.tensordot(change.to(self.derivatives), self.derivatives, 1)
 
+    @torch.no_grad()
     def moved(self, parameters: Tensor, embeddings: Tensor) -> Linearisation | None:
         """The linearisation at `parameters`, whose true `embeddings` are given, or None where a step to there
-        was not foretold well.
+        was not foretold well or there was none.
 
         Derivatives change as little as it takes to explain the step. Were the second derivatives constant, a
         share r that was missed would mean that the derivatives changed by a share 2r.

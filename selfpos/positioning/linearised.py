@@ -113,7 +113,8 @@ class LinearisedSearch:
                 point, radius, first = self._best_scale(), RADIUS, 1
                 bar.advance(1)
             for number in range(first, settings.rounds + 1):
-                moved = self._moved(point)
+                at_point = self.known["point"]
+                moved = self.around and self.around.moved(point, at_point)
                 if moved is None:
                     # a killed search goes on where derivatives are taken: they are too large to be kept
                     trajectory.keep(
@@ -123,10 +124,7 @@ class LinearisedSearch:
                             "texts": self.problem.live.embedded,
                         }
                     )  # fmt: skip
-                    embeddings = self.known["point"]
-                    self.around = linearise(self.problem, self.folds, self.units, point, embeddings)
-                else:
-                    self.around = moved
+                self.around = moved or linearise(self.problem, self.folds, self.units, point, at_point)
                 point, radius, ended = self._round(number, point, radius, pulls)
                 ended = ended and moved is None
                 left = settings.rounds - number
@@ -166,13 +164,6 @@ class LinearisedSearch:
         self.trajectory.step(number, losses, coefficients, texts=self.problem.live.embedded, **numbers)
         self.trajectory.latest(number, point, losses)
         self.known["point"] = embeddings
-
-    @torch.no_grad()
-    def _moved(self, point: Tensor) -> Linearisation | None:
-        """The last linearisation at `point`, if it holds there and is of another point."""
-        if self.around is None or torch.equal(self.around.parameters, point):
-            return None
-        return self.around.moved(point, self.known["point"])
 
     def _round(
         self, number: int, point: Tensor, radius: float, pulls: Sequence[float]

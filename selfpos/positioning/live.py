@@ -147,15 +147,14 @@ class LiveModel:
             for handle in handles:
                 handle.remove()
 
-    def embed(self, texts: Sequence[str], *, alone: bool = False) -> Tensor:
+    def embed(self, texts: Sequence[str]) -> Tensor:
         """Embeddings (len(texts), d) at the current weights. Texts of like length share a forward pass.
 
-        Several processes share the work, and each gets all embeddings. With `alone` this process embeds what
-        it needs by itself, and the texts are not counted. Without gradients, the tokens of the last texts are
-        kept: a search embeds the same ones at many points.
+        Several processes share the work, and each gets all embeddings. Without gradients, the tokens of the
+        last texts are kept: a search embeds the same ones at many points.
         """
-        processes = Processes() if alone else self.processes
-        if torch.is_grad_enabled() or alone:
+        processes = self.processes
+        if torch.is_grad_enabled():
             # a batch of a step is small and is split evenly; a probe set is not
             chunks = processes.chunks(self._by_length(texts), CHUNK, even=True)
             mine = chunks[processes.rank :: processes.count]
@@ -169,8 +168,7 @@ class LiveModel:
         if not embedded:  # fewer texts than processes: say at least how wide an embedding is
             embedded = [self.forward(list(texts[:1]))[:0]]
         parts = processes.gather(embedded, [len(chunk) for chunk in chunks])
-        if not alone:
-            self.embedded += len(texts)
+        self.embedded += len(texts)
         order = torch.tensor([row for chunk in chunks for row in chunk], device=self.device)
         return torch.cat(parts)[torch.argsort(order)]
 
@@ -180,10 +178,8 @@ class LiveModel:
 
         Those that an earlier call was to `keep` are not computed again.
         """
-        kept = self._kept.get(model, {})
-        missing = [text for text in texts if text not in kept]
-        rows = dict(kept)
-        if missing:
+        rows = dict(self._kept.get(model, {}))
+        if missing := [text for text in texts if text not in rows]:
             if model is None:
                 self.set_coefficients(torch.zeros(len(self.keys), len(self.vectors), dtype=torch.float64))
             else:

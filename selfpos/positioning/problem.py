@@ -166,7 +166,7 @@ class Problem:
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         processes = self.live.processes
         for chosen in processes.chunks(order, size)[processes.rank :: processes.count]:
-            self.live.embed([texts[i] for i in chosen], alone=True).backward(embeddings.grad[chosen])
+            self.live.forward([texts[i] for i in chosen]).backward(embeddings.grad[chosen])
         self.live.embedded += len(texts)
         return losses
 

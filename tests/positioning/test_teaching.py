@@ -92,9 +92,9 @@ def test_teachers_are_rivals_without_being_embedded_again(
 ) -> None:
     original, embedded = LiveModel.embed, []
 
-    def embed(self: LiveModel, texts: list[str], **options: bool) -> torch.Tensor:
+    def embed(self: LiveModel, texts: list[str]) -> torch.Tensor:
         embedded.append([float(parameter.sum()) for parameter in self.parameters.values()])
-        return original(self, texts, **options)
+        return original(self, texts)
 
     monkeypatch.setattr(LiveModel, "embed", embed)
     settings = PositioningSettings(rounds=1)
