@@ -74,15 +74,10 @@ class LinearisedSearch:
         self.by_fold: list[Tensor] = []
 
     @torch.no_grad()
-    def embed(self, parameters: Tensor, name: str | None = None) -> Tensor:
-        """Embeddings (P, d) of all texts at `parameters`, on the CPU. A named point is embedded once."""
-        if name in self.known:
-            return self.known[name]
+    def embed(self, parameters: Tensor) -> Tensor:
+        """Embeddings (P, d) of all texts at `parameters`, on the CPU."""
         self.problem.apply(parameters)
-        embeddings = self.problem.live.embed(self.folds.table.texts).float().cpu()
-        if name is not None:
-            self.known[name] = embeddings
-        return embeddings
+        return self.problem.live.embed(self.folds.table.texts).float().cpu()
 
     def uniform(self, scale: float) -> Tensor:
         """The parameters of one coefficient for all vectors."""
@@ -179,7 +174,8 @@ class LinearisedSearch:
         whole, _ = around.minimise(self.pull, reach)
         if math.isinf(self.pull):
             end = self.uniform(self.scale)
-            self._keep(number, end, self.embed(end))
+            self.known["scale"] = self.embed(end)
+            self._keep(number, end, self.known["scale"])
             ended = True
         else:
             end, radius, ended = self._step(number, point, radius)
@@ -192,11 +188,12 @@ class LinearisedSearch:
         self.scale = float(around.minimise(math.inf, RADIUS)[0][0, 0])
         tuned, first = self.uniform(self.scale), float(point[0, 0])
         if abs(self.scale - first) <= BETWEEN:
-            base = self.known["base"]
-            bend = (base - around.predicted(self.uniform(0.0))) / first**2
-            self.known["scale"] = around.predicted(tuned) + bend * (self.scale - first) ** 2
-        before = self.value(point, self.known["point"], 0.0)
-        if self.value(tuned, self.embed(tuned, "scale"), 0.0) > before:
+            bend = (self.known["base"] - around.predicted(self.uniform(0.0))) / first**2
+            embeddings = around.predicted(tuned) + bend * (self.scale - first) ** 2
+        else:
+            embeddings = self.embed(tuned)
+        self.known["scale"] = embeddings
+        if self.value(tuned, embeddings, 0.0) > self.value(point, self.known["point"], 0.0):
             self.scale, self.known["scale"] = first, self.known["point"]
 
     def _step(self, number: int, point: Tensor, radius: float) -> tuple[Tensor, float, bool]:

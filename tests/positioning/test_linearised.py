@@ -106,6 +106,7 @@ def test_a_probe_of_few_records_keeps_one_scale_and_says_how_many_would_do(
     assert "12 records of task pairs" in caplog.text
     assert f"{linearised.FEWEST} would be enough" in caplog.text
     assert math.isinf(search.pull)
+    assert torch.allclose(search.known["scale"], search.embed(point), atol=1e-6)  # no longer a parabola
     assert len({round(value, 9) for value in point[0].tolist()}) == 1
 
 
