@@ -196,7 +196,7 @@ def score(
     """Test scores in percent of a SentenceTransformer: of `tasks`, and of those that nobody trained on."""
     from settings import MAX_LENGTH
 
-    from selfpos.evaluation.embed import packed_layers
+    from selfpos.passes import packed_layers
 
     model.max_seq_length = MAX_LENGTH
     known: dict[str, np.ndarray] = {}

@@ -1,10 +1,7 @@
 """Texts to embeddings with little padding: tokenised, sorted by length, in batches of a budget of tokens.
 
 On a CPU each core computes batches alone: that loses less than splitting every matrix product among the
-cores, and the results do not depend on the number of cores. Linear layers are computed by oneDNN, from
-weights packed once, with GELU within the product: without that, scoring all-MiniLM-L6-v2 takes 1.15 to 1.22
-times the CPU time (MLQuestions, STSBenchmark; one thread). The results are those of torch's layers but for
-the last bits.
+cores, and the results do not depend on the number of cores.
 """
 
 from __future__ import annotations
@@ -22,18 +19,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import truncate_embeddings
 
 from selfpos.evaluation.store import Store, key_of
+from selfpos.passes import MOST_TEXTS, batches, budget_of, packed_layers
 
-# Tokens in one batch, padding included: on a CPU more would leave the caches, a GPU needs more to be busy.
-BUDGET = {"cpu": 2048}
-BUDGET_ELSEWHERE = 32768
-# Short texts may be more than `batch_size` in a batch: tokens cost, not texts.
-MOST_TEXTS = 256
 TOKENISED_AT_ONCE = 256
 FEATURES = {"input_ids", "attention_mask", "token_type_ids"}
-# `torch.ops.mkldnn._*` are private operators; tests/evaluation/test_packed.py says when torch changes them.
-MOST_BYTES = 2_000_000_000  # packed weights are a second copy: larger models are left as they are
-ROWS = 2048  # of the products that the packing is optimised for; others are correct, too
-OPERATORS = ("_linear_pointwise", "_reorder_linear_weight")
 
 
 @dataclass(frozen=True)
@@ -109,16 +98,6 @@ def tokenise(
     return [rows[index] for index in range(len(texts))]
 
 
-def batches(lengths: Sequence[int], budget: int, most: int) -> Iterator[list[int]]:
-    """Indices of `lengths`, longest first, in batches of at most `most` texts and `budget` padded tokens."""
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    start = 0
-    while start < len(order):
-        count = min(most, max(1, budget // max(1, lengths[order[start]])))
-        yield order[start : start + count]
-        start += count
-
-
 def embed(
     model: SentenceTransformer,
     tokens: Sequence[np.ndarray],
@@ -127,8 +106,7 @@ def embed(
     batch_size: int,
 ) -> Iterator[tuple[list[int], np.ndarray]]:
     """Embeddings of tokenised texts by batch: indices of `tokens`, and rows in float32, n×d."""
-    budget = BUDGET.get(model.device.type, BUDGET_ELSEWHERE)
-    groups = batches([len(row) for row in tokens], budget, max(batch_size, MOST_TEXTS))
+    groups = batches([len(row) for row in tokens], budget_of(model.device), max(batch_size, MOST_TEXTS))
 
     def work(group: list[int]) -> tuple[list[int], np.ndarray]:
         return group, _forward(model, [tokens[index] for index in group], options, extra)
@@ -174,50 +152,3 @@ def _mapping(device: str) -> Iterator[Callable[..., Iterator[Any]]]:
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(threads)
-
-
-@contextmanager
-def packed_layers(model: torch.nn.Module) -> Iterator[int]:
-    """While the block runs, compute the float32 linear layers of `model` by oneDNN; yields how many.
-
-    0 where `model` is not on a CPU or too large, or torch lacks oneDNN or its operators.
-    """
-    layers = [module for module in model.modules() if type(module) is torch.nn.Linear]
-    usable = torch.backends.mkldnn.is_available()
-    usable &= all(hasattr(torch.ops.mkldnn, name) for name in OPERATORS)
-    usable &= all(layer.weight.device.type == "cpu" for layer in layers)
-    usable &= all(layer.weight.dtype == torch.float32 for layer in layers)
-    usable &= sum(layer.weight.nbytes for layer in layers) <= MOST_BYTES
-    changed: list[torch.nn.Module] = []
-    if usable:
-        with_gelu = {module.dense: module for module in model.modules() if _is_linear_with_gelu(module)}
-        for layer in layers:
-            module = with_gelu.get(layer, layer)
-            module.forward = _product(layer, "none" if module is layer else "gelu")
-            changed.append(module)
-    try:
-        yield len(changed)
-    finally:
-        for module in changed:
-            del module.forward
-
-
-def _is_linear_with_gelu(module: Any) -> bool:
-    """Whether `module` is the intermediate layer of BERT and its relatives, with the exact GELU."""
-    children = {name for name, _ in module.named_children()}
-    if not type(module).__name__.endswith("Intermediate") or children != {"dense", "intermediate_act_fn"}:
-        return False
-    gelu = getattr(module.intermediate_act_fn, "act", None) is torch.nn.functional.gelu
-    return gelu and type(module.dense) is torch.nn.Linear
-
-
-def _product(layer: torch.nn.Linear, then: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """x·Wᵀ + b of a layer for x of shape (…, in); with `then` "gelu", the exact GELU (by erf) of it."""
-    weights = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), ROWS)
-
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        rows = torch.ops.mkldnn._linear_pointwise(rows, weights, layer.bias, then, [], "none")
-        return rows.view(*x.shape[:-1], rows.shape[-1])
-
-    return forward

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from selfpos.console import log
 from selfpos.errors import SelfposError
-from selfpos.positioning.objective import TaskProbe, TextTable
+from selfpos.positioning.objective import Batch, TaskProbe, TextTable
 from selfpos.positioning.smooth import ClassMeans, SmoothMeasure
 
 FOLDS = 5
 LARGEST = 1024
 """Records of a task that are read, or questions of a reranker: the cost of most measures is their square."""
+CANDIDATES = 4
+"""Records of a question with candidates of its own that are read: each adds less than another question would,
+and costs as much."""
 
 
 @dataclass(frozen=True)
@@ -40,19 +44,32 @@ class TaskFolds:
         return torch.arange(self.measure.count)
 
 
+def read(task: TaskProbe, seed: int) -> Batch:
+    """The records of a task that are searched on."""
+    batch = task.sample(LARGEST, seed)
+    if not batch.own_candidates:
+        return batch
+    read_of, rows = Counter[str](), []
+    for row, anchor in enumerate(batch.columns[0]):
+        if read_of[anchor] < CANDIDATES:
+            rows.append(row)
+        read_of[anchor] += 1
+    return replace(batch, columns=[[column[row] for row in rows] for column in batch.columns])
+
+
 class Folds:
     """The records of all tasks. `table` holds their distinct texts. Methods take their embeddings (P, d)."""
 
     def __init__(self, tasks: Mapping[str, TaskProbe], temperature: float, seed: int) -> None:
         self.probes = tasks
-        self.batches = {name: task.sample(LARGEST, seed) for name, task in tasks.items()}
+        self.batches = {name: read(task, seed) for name, task in tasks.items()}
         measures = {name: tasks[name].smooth(batch, temperature) for name, batch in self.batches.items()}
         self.table = TextTable([text for measure in measures.values() for text in measure.texts])
         self.tasks: dict[str, TaskFolds] = {}
         for name, measure in measures.items():
-            read, there = self.batches[name].count, len(tasks[name].dataset)
-            if read < there:
-                log.info("the search reads %d of %d records of task %s", read, there, name)
+            taken, there = self.batches[name].count, len(tasks[name].dataset)
+            if taken < there:
+                log.info("the search reads %d of %d records of task %s", taken, there, name)
             if isinstance(measure, ClassMeans) and (alone := measure.count - measure.usable):
                 words = (
                     "%d of %d probe records of task %s have nothing to be judged by and are not searched on"
@@ -114,7 +131,7 @@ def assign_folds(texts: list[set[str]], classes: Tensor | None, seed: int, task:
 def check_records(tasks: Mapping[str, TaskProbe], temperature: float, seed: int) -> None:
     """Raise SelfposError, naming the task, unless records of each of `tasks` can be judged by others."""
     for name, task in tasks.items():
-        batch = task.sample(LARGEST, seed)
+        batch = read(task, seed)
         measure = task.smooth(batch, temperature)
         if not measure.usable:
             raise SelfposError(f"the probe of task {name}: of its {batch.count} records {measure.lacking}")

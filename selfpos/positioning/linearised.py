@@ -3,201 +3,47 @@
 1. The probe is embedded at a few scales, the same for all vectors. The best is the tuned scale.
 2. Embeddings are nearly linear in the few coefficients close by: e(c + δ) ≈ e(c) + Σ_j δ_j·∂e/∂c_j. A round
    embeds the probe at c and takes the derivatives by finite differences: K + 1 passes, no backward pass.
+   After a step that they foretold well they are kept, corrected by what they missed (Broyden, Mathematics of
+   Computation 19, 1965).
 3. The mean of the tasks' smooth measures plus ρ·mean (c_i − mean c)² is minimised over the *linearised*
    embeddings within a trust region (Conn, Gould and Toint, Trust-Region Methods, 2000, algorithm 6.1.1). The
    non-smooth outer part is treated exactly, as in the prox-linear method (Drusvyatskiy and Paquette,
    Mathematical Programming 178, 2019).
 4. The pull ρ is chosen by cross-validation over folds of the records, on the same linearisation: no record is
    held out for good, and none judges coefficients that it chose. ρ = ∞ is one scale for all.
-
-Differences, not forward-mode derivatives: torch.func.jvp takes 2.9 forward passes a direction on
-all-MiniLM-L6-v2, a difference one, and they differ by .4 %, far less than the linear model from the truth.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 import selfpos.processes as processes
 from selfpos.console import log, progress
-from selfpos.errors import SelfposError
-from selfpos.positioning.folds import FOLDS, Folds
+from selfpos.positioning.folds import Folds
+from selfpos.positioning.linearisation import LARGEST_SCALE, PULLS, Linearisation, linearise, uniform
 from selfpos.positioning.problem import Problem
 from selfpos.positioning.trajectory import Trajectory
 
 SCALES = (0.5, 1.0)  # tried first; the linearisation finds the scale between and below them
-LARGEST_SCALE = 2.0
-PULLS = (math.inf, 1.0, 0.3, 0.1, 0.03)  # ρ, from one scale for all to nearly free coefficients
-STEP = 0.05  # of the finite differences, in coefficients: far above float32 noise, far below the radius
-MEMORY = 4 << 30  # bytes that the derivatives may take
+BETWEEN = 0.25  # of a scale that was embedded: there a parabola through it and the base misses a thirtieth
 RADIUS = 1.0  # of the first trust region, in coefficients: a vector
 ACCEPT, SHRINK, GROW = 0.1, 0.25, 0.75  # shares of the predicted decrease that must come true
 ATTEMPTS = 4  # smaller and smaller steps from one linearisation before giving up
 NEGLIGIBLE = 5e-4  # a predicted decrease below this share of the value ends the search
 FEWEST = 20  # records of a task, four a fold; with fewer the search keeps one scale for all
-STANDARD_ERRORS = 1.0  # by which a stronger pull may look worse than the best and still be taken
 
 
-@dataclass(frozen=True)
-class Linearisation:
-    """Embeddings (P, d) of the folds' texts at `parameters`, and their derivatives (C·N, P, d), on the CPU.
-
-    A derivative is along one cell and one vector. A cell is a set of tensors that share all their parameters,
-    a row of `cells` (C, R); a coarser row acts as the sum of its cells.
+def _falls_on(values: Mapping[float, float]) -> bool:
+    """Whether the parabola through the last three of `values`, a step of .5 apart, is lowest nearer to a next
+    one than to the last.
     """
-
-    problem: Problem
-    folds: Folds
-    units: Mapping[str, float]
-    parameters: Tensor
-    embeddings: Tensor
-    cells: Tensor
-    derivatives: Tensor
-
-    def predicted(self, parameters: Tensor) -> Tensor:
-        """Embeddings (P, d) at `parameters`, as the linearisation has them."""
-        change = (self.cells @ (parameters - self.parameters)).reshape(-1)
-        return self.embeddings + torch.tensordot(change.to(self.derivatives), self.derivatives, 1)
-
-    def minimise(
-        self, pull: float, radius: float, *, fold: int | None = None, start: Tensor | None = None,
-        ceilings: Mapping[str, float] | None = None,
-    ) -> tuple[Tensor, float]:  # fmt: skip
-        """Parameters within `radius` that minimise the objective, and the objective there.
-
-        Args:
-            pull: ρ; with infinity one scale for all is found, however far it is.
-            radius: of the trust region, the largest change of a parameter.
-            fold: records that take no part.
-            start: parameters to begin at.
-            ceilings: task → smooth measure that it should not exceed.
-        """
-        from scipy.optimize import minimize
-
-        shape, one_scale = self.parameters.shape, math.isinf(pull)
-        first = self.parameters if start is None else start
-
-        @torch.enable_grad()
-        def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-            free = torch.from_numpy(flat.copy()).requires_grad_(True)
-            parameters = uniform(free, shape) if one_scale else self.parameters + free.reshape(shape)
-            values = self.folds.values(self.predicted(parameters), fold)
-            value = self.problem.objective(values, self.units, parameters, pull, ceilings)
-            (gradient,) = torch.autograd.grad(value, free)
-            return value.item(), gradient.double().numpy()
-
-        if one_scale:
-            begin, bounds = first[0].mean().reshape(1).numpy(), [(0.0, LARGEST_SCALE)]
-        else:
-            begin = (first - self.parameters).numpy().reshape(-1)
-            bounds = [(-radius, radius)] * len(begin)
-        minimum = minimize(
-            objective,
-            begin,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=bounds,
-            options={"maxiter": 50, "ftol": 1e-6},
-        )
-        # every process solves for itself, and a last digit must not part their ways
-        solution, value = processes.of_first((torch.from_numpy(minimum.x), float(minimum.fun)))
-        if one_scale:
-            return uniform(solution, shape), value
-        return self.parameters + solution.reshape(shape), value
-
-    def cross_validate(self, radius: float, pulls: Sequence[float] = PULLS) -> CrossValidation:
-        """Solve without each fold for every pull, and judge each solution by the fold that it never saw."""
-        held_out: dict[float, dict[str, Tensor]] = {}
-        points: dict[float, list[Tensor]] = {}
-        starts: list[Tensor | None] = [None] * FOLDS
-        for pull in pulls:
-            values = {
-                name: torch.full((task.measure.count,), torch.nan, dtype=torch.float64)
-                for name, task in self.folds.tasks.items()
-            }
-            points[pull] = []
-            for fold in range(FOLDS):
-                parameters, _ = self.minimise(pull, radius, fold=fold, start=starts[fold])
-                starts[fold] = parameters
-                points[pull].append(parameters)
-                with torch.no_grad():
-                    judged = self.folds.held_out(self.predicted(parameters), fold)
-                for name, (rows, by_record) in judged.items():
-                    values[name][rows] = by_record.double() / self.units[name]
-            held_out[pull] = values
-        return CrossValidation(held_out, points, self.problem.task_weights(self.folds.tasks))
-
-
-@dataclass(frozen=True)
-class CrossValidation:
-    """For each pull the held-out value of every record by task, over the base's, and the folds' points."""
-
-    held_out: dict[float, dict[str, Tensor]]
-    points: dict[float, list[Tensor]]
-    weights: Mapping[str, float]
-
-    def value(self, pull: float) -> float:
-        """The objective on held-out records."""
-        return sum(
-            self.weights[name] * float(values.nanmean()) for name, values in self.held_out[pull].items()
-        )
-
-    def excess(self, pull: float, other: float) -> tuple[float, float]:
-        """How much worse `pull` is than `other`, and the standard error of it over records."""
-        mean = variance = 0.0
-        for name, values in self.held_out[pull].items():
-            difference = (values - self.held_out[other][name]).numpy()
-            difference = difference[np.isfinite(difference)]
-            mean += self.weights[name] * float(difference.mean())
-            variance += self.weights[name] ** 2 * float(difference.var()) / len(difference)
-        return mean, math.sqrt(variance)
-
-    @property
-    def pull(self) -> float:
-        """The strongest pull that is no worse than the best, within STANDARD_ERRORS of the difference."""
-        best = min(self.held_out, key=self.value)
-        for pull in self.held_out:  # from the strongest
-            mean, error = self.excess(pull, best)
-            if mean <= STANDARD_ERRORS * error:
-                return pull
-        return best
-
-
-def uniform(scale: Tensor, shape: torch.Size) -> Tensor:
-    """Parameters (R, P) of one coefficient for all vectors, `scale` (1,), and no offsets; differentiable."""
-    first = torch.zeros(shape[0], 1, dtype=torch.float64)
-    first[0] = 1.0
-    return (first * scale).expand(shape)
-
-
-@torch.no_grad()
-def linearise(
-    problem: Problem, folds: Folds, units: Mapping[str, float], parameters: Tensor, embeddings: Tensor
-) -> Linearisation:
-    """Finite differences at `parameters`, where the texts have `embeddings`, in C·N passes."""
-    cells, member = torch.unique(problem.lookup, dim=0, return_inverse=True)
-    count = len(cells) * len(problem.names)
-    needed = count * embeddings.numel() * embeddings.element_size()
-    if needed > MEMORY:
-        raise SelfposError(
-            f"the linearised search would keep {needed / 2**30:.0f} GiB of derivatives ({count} directions × "
-            f"{len(folds.table.texts)} texts); use a coarser granularity or a smaller probe, or 'search: sgd'"
-        )
-    centre = problem.table(parameters)
-    derivatives = torch.empty(count, *embeddings.shape)
-    for row in range(count):
-        cell, vector = divmod(row, len(problem.names))
-        moved = centre.clone()
-        moved[member == cell, vector] += STEP
-        problem.live.set_coefficients(moved)
-        derivatives[row] = (problem.live.embed(folds.table.texts).float().cpu() - embeddings) / STEP
-    return Linearisation(problem, folds, units, parameters, embeddings, cells, derivatives)
+    first, second, third = (values[scale] for scale in sorted(values)[-3:])
+    bend = first - 2 * second + third
+    return bend <= 0 or (first - third) / (2 * bend) > 1.5
 
 
 def _next_radius(radius: float, ratio: float, reached: bool) -> float:
@@ -228,20 +74,9 @@ class LinearisedSearch:
         self.by_fold: list[Tensor] = []
 
     @torch.no_grad()
-    def embed(self, parameters: Tensor, name: str | None = None) -> Tensor:
-        """Embeddings (P, d) of all texts at `parameters`, on the CPU. A named point is embedded once."""
-        if name in self.known:
-            return self.known[name]
+    def embed(self, parameters: Tensor) -> Tensor:
+        """Embeddings (P, d) of all texts at `parameters`, on the CPU."""
         self.problem.apply(parameters)
-        embeddings = self.problem.live.embed(self.folds.table.texts).float().cpu()
-        if name is not None:
-            self.known[name] = embeddings
-        return embeddings
-
-    @torch.no_grad()
-    def specialist(self, index: int) -> Tensor:
-        """Embeddings (P, d) of all texts by a specialist, on the CPU."""
-        self.problem.live.set_specialist(index)
         return self.problem.live.embed(self.folds.table.texts).float().cpu()
 
     def uniform(self, scale: float) -> Tensor:
@@ -273,14 +108,20 @@ class LinearisedSearch:
                 point, radius, first = self._best_scale(), RADIUS, 1
                 bar.advance(1)
             for number in range(first, settings.rounds + 1):
-                # kept before the round: the last linearisation is needed when the search is over
-                trajectory.keep(
-                    linearised={
-                        "known": dict(self.known), "units": self.units, "scale": self.scale, "point": point,
-                        "radius": radius, "round": number, "texts": self.problem.live.embedded,
-                    }
-                )  # fmt: skip
+                at_point = self.known["point"]
+                moved = self.around and self.around.moved(point, at_point)
+                if moved is None:
+                    # a killed search goes on where derivatives are taken: they are too large to be kept
+                    trajectory.keep(
+                        linearised={
+                            "known": dict(self.known), "units": self.units, "scale": self.scale,
+                            "point": point, "radius": radius, "round": number,
+                            "texts": self.problem.live.embedded,
+                        }
+                    )  # fmt: skip
+                self.around = moved or linearise(self.problem, self.folds, self.units, point, at_point)
                 point, radius, ended = self._round(number, point, radius, pulls)
+                ended = ended and moved is None
                 left = settings.rounds - number
                 bar.advance(1 + left * ended, scale=self.scale, pull=self.pull)
                 if ended:
@@ -289,23 +130,24 @@ class LinearisedSearch:
 
     def _best_scale(self) -> Tensor:
         """The point of the best of SCALES, and of larger ones as long as they are better."""
-        losses = self.losses(self.embed(self.uniform(0.0), "base"))
+        self.known["base"] = self.problem.live.embed_by(None, self.folds.table.texts)
+        losses = self.losses(self.known["base"])
         in_units = self.problem.settings.normalise == "base"
         self.units = {
             name: (abs(loss) or 1.0) if in_units and not self.folds.tasks[name].measure.in_units else 1.0
             for name, loss in losses.items()
         }
         self.trajectory.scaled(0.0, losses)
-        scales, values = list(SCALES), dict[float, float]()
+        scales, values = list(SCALES), {0.0: self.value(self.uniform(0.0), self.known["base"], 0.0)}
         while scales:
             scale = scales.pop(0)
             embeddings = self.embed(self.uniform(scale))
             values[scale] = self.value(self.uniform(scale), embeddings, 0.0)
             self.trajectory.scaled(scale, self.losses(embeddings))
-            best = min(values, key=values.__getitem__)
+            best = min((known for known in values if known), key=values.__getitem__)
             if scale == best:
                 self.known["point"] = embeddings
-            if not scales and scale == best and scale < LARGEST_SCALE:
+            if not scales and scale == best and scale < LARGEST_SCALE and _falls_on(values):
                 scales.append(scale + 0.5)
         self._keep(0, self.uniform(best), self.known["point"])
         return self.uniform(best)
@@ -322,15 +164,17 @@ class LinearisedSearch:
         self, number: int, point: Tensor, radius: float, pulls: Sequence[float]
     ) -> tuple[Tensor, float, bool]:
         """One round from `point`: the next point and radius, and whether the search has come to its end."""
-        around = linearise(self.problem, self.folds, self.units, point, self.known["point"])
+        around = self.around
+        assert around is not None
         reach = max(radius, RADIUS)  # folds must be free to leave the point that all records chose
         validation = around.cross_validate(reach, pulls)
-        self.around, self.pull = around, processes.of_first(validation.pull)
+        self.pull = processes.of_first(validation.pull)
         if "scale" not in self.known:
             self._tune_scale(around, point)
         whole, _ = around.minimise(self.pull, reach)
         if math.isinf(self.pull):
             end = self.uniform(self.scale)
+            self.known["scale"] = self.embed(end)
             self._keep(number, end, self.known["scale"])
             ended = True
         else:
@@ -342,10 +186,15 @@ class LinearisedSearch:
     def _tune_scale(self, around: Linearisation, point: Tensor) -> None:
         """The best scale near that of `point`, or that one, if the linearisation promised too much."""
         self.scale = float(around.minimise(math.inf, RADIUS)[0][0, 0])
-        tuned = self.uniform(self.scale)
-        before = self.value(point, self.known["point"], 0.0)
-        if self.value(tuned, self.embed(tuned, "scale"), 0.0) > before:
-            self.scale, self.known["scale"] = float(point[0, 0]), self.known["point"]
+        tuned, first = self.uniform(self.scale), float(point[0, 0])
+        if abs(self.scale - first) <= BETWEEN:
+            bend = (self.known["base"] - around.predicted(self.uniform(0.0))) / first**2
+            embeddings = around.predicted(tuned) + bend * (self.scale - first) ** 2
+        else:
+            embeddings = self.embed(tuned)
+        self.known["scale"] = embeddings
+        if self.value(tuned, embeddings, 0.0) > self.value(point, self.known["point"], 0.0):
+            self.scale, self.known["scale"] = first, self.known["point"]
 
     def _step(self, number: int, point: Tensor, radius: float) -> tuple[Tensor, float, bool]:
         """A step from `point` that makes the objective smaller, and whether there is none."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from selfpos.errors import SelfposError
+from selfpos.passes import batches, budget_of, packed_layers
 from selfpos.positioning.deltas import open_deltas
 from selfpos.positioning.processes import Processes
 from selfpos.positioning.recompute import Recompute
@@ -38,7 +40,17 @@ if TYPE_CHECKING:
     from selfpos.vectors import TaskVector
 
 POOLER = ".pooler."
-CHUNK = 32  # texts of a forward pass without gradients: enough to fill a core's vector units
+CHUNK = 32  # texts of a forward pass with gradients where several processes share a batch
+TOKENISED_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class _Tokenised:
+    """Texts in padded batches: the rows of each batch, and what the model takes of this process's share."""
+
+    texts: list[str]
+    chunks: list[Sequence[int]]
+    features: list[dict[str, Any]]
 
 
 class LiveModel:
@@ -78,6 +90,8 @@ class LiveModel:
             parameter.requires_grad_(True)
         self.recompute = Recompute(self.model, products=False, autocast=self._autocast)
         self.embedded = 0  # texts so far: the cost by which searches are compared
+        self._tokenised: _Tokenised | None = None
+        self._kept: dict[int | None, dict[str, Tensor]] = {}  # model → text → its embedding
 
     @property
     def device(self) -> torch.device:
@@ -133,37 +147,82 @@ class LiveModel:
             for handle in handles:
                 handle.remove()
 
-    def embed(self, texts: Sequence[str], *, alone: bool = False) -> Tensor:
+    def embed(self, texts: Sequence[str]) -> Tensor:
         """Embeddings (len(texts), d) at the current weights. Texts of like length share a forward pass.
 
-        Several processes share the work, and each gets all embeddings. With `alone` this process embeds what
-        it needs by itself, and the texts are not counted.
+        Several processes share the work, and each gets all embeddings. Without gradients, the tokens of the
+        last texts are kept: a search embeds the same ones at many points.
         """
-        processes = Processes() if alone else self.processes
-        lengths = [sum(map(len, text)) if self.in_pairs else len(text) for text in texts]
-        order = sorted(range(len(texts)), key=lengths.__getitem__)
-        # with gradients, a batch is small and is split evenly; a probe set is not
-        chunks = processes.chunks(order, CHUNK, even=torch.is_grad_enabled())
-        mine = chunks[processes.rank :: processes.count]
-        embedded = [self.forward([texts[i] for i in chunk]) for chunk in mine]
+        processes = self.processes
+        if torch.is_grad_enabled():
+            # a batch of a step is small and is split evenly; a probe set is not
+            chunks = processes.chunks(self._by_length(texts), CHUNK, even=True)
+            mine = chunks[processes.rank :: processes.count]
+            embedded = [self.forward([texts[i] for i in chunk]) for chunk in mine]
+        else:
+            if self._tokenised is None or self._tokenised.texts != list(texts):
+                self._tokenised = self._tokenise(texts)
+            chunks = self._tokenised.chunks
+            with packed_layers(self.model):
+                embedded = [self._embeddings(features) for features in self._tokenised.features]
         if not embedded:  # fewer texts than processes: say at least how wide an embedding is
             embedded = [self.forward(list(texts[:1]))[:0]]
         parts = processes.gather(embedded, [len(chunk) for chunk in chunks])
-        if not alone:
-            self.embedded += len(texts)
-        back = torch.empty(len(order), dtype=torch.long, device=self.device)
-        back[torch.tensor(order, device=self.device)] = torch.arange(len(order), device=self.device)
-        return torch.cat(parts)[back]
+        self.embedded += len(texts)
+        order = torch.tensor([row for chunk in chunks for row in chunk], device=self.device)
+        return torch.cat(parts)[torch.argsort(order)]
+
+    @torch.no_grad()
+    def embed_by(self, model: int | None, texts: Sequence[str], *, keep: bool = False) -> Tensor:
+        """Embeddings (len(texts), d) by a specialist, or the base (None), in float32 on the CPU.
+
+        Those that an earlier call was to `keep` are not computed again.
+        """
+        rows = dict(self._kept.get(model, {}))
+        if missing := [text for text in texts if text not in rows]:
+            if model is None:
+                self.set_coefficients(torch.zeros(len(self.keys), len(self.vectors), dtype=torch.float64))
+            else:
+                self.set_specialist(model)
+            rows.update(zip(missing, self.embed(missing).float().cpu(), strict=True))
+        if keep:
+            self._kept[model] = rows
+        return torch.stack([rows[text] for text in texts])
+
+    def _tokenise(self, texts: Sequence[str]) -> _Tokenised:
+        tokens = self._characters(texts)  # as many at most; of models without a mask that is all we know
+        for chunk in Processes().chunks(self._by_length(texts), TOKENISED_AT_ONCE):
+            mask = self._features([texts[row] for row in chunk]).get("attention_mask")
+            if mask is not None:
+                for row, count in zip(chunk, mask.sum(1).tolist(), strict=True):
+                    tokens[row] = count
+        chunks: list[Sequence[int]] = list(batches(tokens, budget_of(self.device)))
+        mine = chunks[self.processes.rank :: self.processes.count]
+        features = [self._features([texts[row] for row in chunk]) for chunk in mine]
+        return _Tokenised(list(texts), chunks, features)
+
+    def _by_length(self, texts: Sequence[str]) -> list[int]:
+        """Row numbers of `texts`, the shortest first."""
+        return sorted(range(len(texts)), key=self._characters(texts).__getitem__)
+
+    def _characters(self, texts: Sequence[str]) -> list[int]:
+        return [sum(map(len, text)) if self.in_pairs else len(text) for text in texts]
 
     def forward(self, texts: list[str]) -> Tensor:
         """Embeddings of one padded batch of texts, with a graph where gradients are on."""
+        return self._embeddings(self._features(texts))
+
+    def _features(self, texts: list[str]) -> dict[str, Any]:
         from sentence_transformers.util import batch_to_device
 
         prompt = default_prompt(self.model) if self.in_pairs else None  # other texts come with theirs
-        features: dict[str, Any] = batch_to_device(self.model.preprocess(texts, prompt=prompt), self.device)
+        return batch_to_device(self.model.preprocess(texts, prompt=prompt), self.device)
+
+    def _embeddings(self, features: dict[str, Any]) -> Tensor:
         saving = self.recompute.forgetting() if torch.is_grad_enabled() else nullcontext()
         with saving, self._autocast():
-            embeddings: Tensor = self.model(features)["scores" if self.in_pairs else "sentence_embedding"]
+            found = self.model(dict(features))  # in which modules note what they find
+        embeddings: Tensor = found["scores" if self.in_pairs else "sentence_embedding"]
         return embeddings if self.autocast is None else embeddings.float()
 
     def _autocast(self) -> AbstractContextManager[None]:

@@ -44,10 +44,7 @@ class _TaskCheck:
     def __init__(self, search: LinearisedSearch, measures: TaskMeasures, seed: int) -> None:
         self.search, self.measures, self.seed = search, measures, seed
         self.scaled = search.uniform(search.scale)
-        self.embeddings = {
-            "the base": search.embed(search.uniform(0.0), "base"),
-            "the tuned scale": search.embed(self.scaled, "scale"),
-        }
+        self.embeddings = {"the base": search.known["base"], "the tuned scale": search.known["scale"]}
         self.references = {name: measures.items(values) for name, values in self.embeddings.items()}
 
     def worse(self, embeddings: Tensor) -> list[str]:
@@ -123,7 +120,7 @@ def outcome_of(search: LinearisedSearch, point: Tensor, seed: int) -> Outcome:
     if problem.settings.compare:
         points = {"base": check.references["the base"]}
         for index, name in enumerate(problem.names):
-            points[name] = measures.items(search.specialist(index))
+            points[name] = measures.items(problem.live.embed_by(index, search.folds.table.texts))
         _warn_of_unhelped(measures, points)
         if not uniform:
             points[f"one scale for all, {search.scale:.2f}"] = check.references["the tuned scale"]

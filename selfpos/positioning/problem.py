@@ -13,7 +13,7 @@ from torch import Tensor
 
 from selfpos.errors import SelfposError
 from selfpos.positioning.live import LiveModel
-from selfpos.positioning.objective import Balance, Batch, TaskProbe, losses_of, texts_of
+from selfpos.positioning.objective import Balance, Batch, TaskProbe, TextTable, losses_of, texts_of
 from selfpos.positioning.space import get_space
 from selfpos.vectors import tensor_gram
 from selfpos.vectors.names import layer_name
@@ -166,7 +166,7 @@ class Problem:
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         processes = self.live.processes
         for chosen in processes.chunks(order, size)[processes.rank :: processes.count]:
-            self.live.embed([texts[i] for i in chosen], alone=True).backward(embeddings.grad[chosen])
+            self.live.forward([texts[i] for i in chosen]).backward(embeddings.grad[chosen])
         self.live.embedded += len(texts)
         return losses
 
@@ -188,5 +188,8 @@ class Problem:
 
     def _losses_at(self, table: Tensor, batches: Sequence[Batch]) -> dict[str, float]:
         self.live.set_coefficients(table)
-        losses = losses_of(self.tasks, batches, self.live.embed(texts_of(batches)))
+        texts = texts_of(batches)
+        distinct = TextTable(texts)
+        embeddings = self.live.embed(distinct.texts)[distinct.rows(texts)]
+        losses = losses_of(self.tasks, batches, embeddings)
         return {task: value.item() for task, value in losses.items()}

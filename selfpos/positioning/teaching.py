@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from selfpos.console import log
@@ -72,13 +71,8 @@ class _Views:
     def __init__(self, live: LiveModel, tasks: Mapping[str, TaskProbe]) -> None:
         self.texts = {name: list(task.dataset["text"]) for name, task in tasks.items()}
         self.table = TextTable([text for texts in self.texts.values() for text in texts])
-        self._embeddings: dict[int | None, Tensor] = {}
-        with torch.no_grad():
-            live.set_coefficients(torch.zeros(len(live.keys), len(live.vectors), dtype=torch.float64))
-            self._embeddings[None] = live.embed(self.table.texts).float().cpu()
-            for index in range(len(live.vectors)):
-                live.set_specialist(index)
-                self._embeddings[index] = live.embed(self.table.texts).float().cpu()
+        models = (None, *range(len(live.vectors)))
+        self._embeddings = {model: live.embed_by(model, self.table.texts, keep=True) for model in models}
 
     def of(self, model: int | None, task: str) -> Tensor:
         """Embeddings of the texts of `task` by a specialist or the base."""

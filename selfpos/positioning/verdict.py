@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from selfpos.positioning.folds import Folds
+from selfpos.scores.examples import Examples, Measure, measure_of
 from selfpos.scores.intervals import percentile_interval, sign_flip
 from selfpos.tasks.measure import TaskMeasure
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from selfpos.positioning.linearised import Linearisation
+    from selfpos.positioning.linearisation import Linearisation
 
 Items = dict[str, dict[str, "NDArray"]]
 """Task → what its measure is computed from, one value a record."""
@@ -131,9 +132,16 @@ def contributions(measure: TaskMeasure, items: Mapping[str, NDArray]) -> NDArray
     if len(items) == 1:
         known = np.isfinite(values)
         return np.where(known, values, 0.0) / max(1, known.sum())
-    count, rows = len(values), np.arange(len(values))
-    without = np.array([measure.score_of(items, np.delete(rows, row)) for row in rows])
+    count, of_pairs = len(values), _of_pairs(items)
+    without = of_pairs(1.0 - np.eye(count))
     return measure.score_of(items, None) - (count - 1) / count * without
+
+
+def _of_pairs(items: Mapping[str, NDArray]) -> Measure:
+    """The measure of pairs as a function of how often each is drawn, (draws, n)."""
+    cosines, target = items["cosines"], items["target"]
+    kind = "average-precision" if np.issubdtype(target.dtype, np.integer) else "spearman"
+    return measure_of(Examples("", "", kind, len(target), "", {"scores": cosines, "gold": target}))
 
 
 def resampled(
@@ -143,7 +151,9 @@ def resampled(
     size = len(next(iter(items.values())))
     rng = np.random.default_rng([seed, crc32(task.encode())])
     rows = rng.integers(size, size=(draws, size))
-    if len(items) == 1 and np.isfinite(values := next(iter(items.values()))).all():
+    if len(items) > 1:
+        return _of_pairs(items)(np.array([np.bincount(drawn, minlength=size) for drawn in rows], float))
+    if np.isfinite(values := next(iter(items.values()))).all():
         return values[rows].mean(axis=1)
     return np.array([measure.score_of(items, drawn) for drawn in rows])
 

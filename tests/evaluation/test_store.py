@@ -15,9 +15,10 @@ import pytest
 
 from selfpos.errors import OperationError
 from selfpos.evaluation import evaluate
-from selfpos.evaluation.embed import EncodingOptions, batches, constant_features
+from selfpos.evaluation.embed import EncodingOptions, constant_features
 from selfpos.evaluation.encoder import Embedder, embedding_identity
 from selfpos.evaluation.store import DiskStore, MemoryStore, key_of
+from selfpos.passes import batches
 from tests.evaluation.conftest import sentence
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from selfpos.errors import SelfposError
-from selfpos.positioning import folds, linearised, objective
+from selfpos.positioning import folds, linearisation, linearised, objective
 from selfpos.positioning.draws import split_probe
 from selfpos.positioning.folds import assign_folds
 from selfpos.positioning.linearised import LinearisedSearch
@@ -23,6 +24,7 @@ from selfpos.positioning.problem import Problem
 from selfpos.positioning.smooth import SmoothMeasure
 from selfpos.positioning.trajectory import Trajectory
 from selfpos.recipe import PositioningSettings
+from selfpos.tasks import get_task
 from tests.helpers.stand_ins import PairTask, Probe, graded, make_live, pairs, words
 
 
@@ -104,6 +106,7 @@ def test_a_probe_of_few_records_keeps_one_scale_and_says_how_many_would_do(
     assert "12 records of task pairs" in caplog.text
     assert f"{linearised.FEWEST} would be enough" in caplog.text
     assert math.isinf(search.pull)
+    assert torch.allclose(search.known["scale"], search.embed(point), atol=1e-6)  # no longer a parabola
     assert len({round(value, 9) for value in point[0].tolist()}) == 1
 
 
@@ -139,6 +142,71 @@ def test_linearised_embeddings_are_the_true_ones_to_first_order(
         errors.append(float((predicted - true).norm() / (true - around.embeddings).norm()))
     assert errors[0] < 0.3
     assert errors[1] < 0.7 * errors[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("share", "passes"), [(0.0, 11), (math.inf, 8)])
+def test_derivatives_that_foretold_a_step_are_kept(
+    tiny_base: Path,
+    tiny_specialists: list[Path],
+    near: dict[str, Probe],
+    monkeypatch: pytest.MonkeyPatch,
+    share: float,
+    passes: int,
+) -> None:
+    """Of two rounds: the base, two scales, a point beside each of three vectors, and two steps."""
+    monkeypatch.setattr(linearisation, "FORETOLD", share)
+    live = make_live(tiny_base, tiny_specialists)
+    aim(live, near, everywhere(live, [0.9, 0.2, 0.5]))
+    before = live.embedded
+    search, point = searched(live, near)
+    assert live.embedded - before == passes * len(search.folds.table.texts)
+    assert point[0].tolist() == pytest.approx([0.9, 0.2, 0.5], abs=0.2)
+
+
+@pytest.mark.slow
+def test_kept_derivatives_explain_the_step_they_foretold(
+    tiny_base: Path, tiny_specialists: list[Path]
+) -> None:
+    search, _ = searched(make_live(tiny_base, tiny_specialists), {"pairs": pairs()}, rounds=1)
+    around = search.around
+    assert around is not None
+    point = around.parameters + 0.05
+    true = search.embed(point)
+    moved = around.moved(point, true)
+    assert moved is not None
+    assert torch.allclose(moved.predicted(point), true, atol=1e-6)
+    assert torch.allclose(moved.predicted(around.parameters), around.embeddings, atol=1e-5)
+    assert around.moved(point, true + (true - around.embeddings)) is None
+
+
+@pytest.mark.slow
+def test_embeddings_at_the_tuned_scale_follow_from_those_near_by(
+    tiny_base: Path, tiny_specialists: list[Path]
+) -> None:
+    search, _ = searched(make_live(tiny_base, tiny_specialists), {"pairs": pairs(), "graded": graded()})
+    first = min(linearised.SCALES, key=lambda scale: abs(scale - search.scale))
+    assert 0 < abs(search.scale - first) <= linearised.BETWEEN
+    true, near = search.embed(search.uniform(search.scale)), search.embed(search.uniform(first))
+    assert (search.known["scale"] - true).norm() < 0.2 * (true - near).norm()
+
+
+def test_a_larger_scale_is_tried_where_the_last_ones_fall_towards_it() -> None:
+    assert linearised._falls_on({0.0: 1.0, 0.5: 0.8, 1.0: 0.65})
+    assert linearised._falls_on({0.0: 1.0, 0.5: 0.9, 1.0: 0.7})  # ever faster
+    assert not linearised._falls_on({0.0: 1.0, 0.5: 0.8, 1.0: 0.78})
+
+
+def test_of_a_question_with_many_candidates_some_are_read() -> None:
+    rows = [(question, f"right {question}", f"wrong {n} {question}") for question in "ab" for n in range(9)]
+    rows.append(("c", "right c", "wrong c"))
+    dataset = Dataset.from_list(
+        [dict(zip(("anchor", "positive", "negative"), row, strict=True)) for row in rows]
+    )
+    task = objective.TaskProbe("reranking", get_task("reranking"), dataset, 0.05)
+    batch = folds.read(task, seed=0)
+    assert Counter(batch.columns[0]) == {"a": folds.CANDIDATES, "b": folds.CANDIDATES, "c": 1}
+    assert all(text.endswith(anchor) for anchor, _, text in zip(*batch.columns, strict=True))
 
 
 @pytest.mark.slow
@@ -207,6 +275,6 @@ def test_records_that_hang_together_are_parted_with_a_warning(caplog: pytest.Log
 def test_a_derivative_table_that_does_not_fit_is_one_sentence(
     tiny_base: Path, tiny_specialists: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linearised, "MEMORY", 1000)
+    monkeypatch.setattr(linearisation, "MEMORY", 1000)
     with pytest.raises(SelfposError, match="use a coarser granularity"):
         searched(make_live(tiny_base, tiny_specialists), {"pairs": pairs()})

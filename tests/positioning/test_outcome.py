@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from selfpos.positioning import outcome
 from selfpos.positioning.folds import FOLDS
 from selfpos.positioning.outcome import _TaskCheck, _warn_of_idle, _warn_of_unhelped
 from selfpos.positioning.position import position
-from selfpos.positioning.verdict import Rival, TaskMeasures, compare, verdict
+from selfpos.positioning.verdict import Rival, TaskMeasures, compare, contributions, resampled, verdict
 from selfpos.recipe import PositioningSettings
 from selfpos.tasks.measure import TaskMeasure, Texts
 from tests.helpers.stand_ins import graded, make_live, pairs
@@ -194,6 +195,20 @@ def test_pairs_of_which_few_differ_show_no_gain_and_many_do(whole: bool) -> None
     for better, gains in ((few, False), (target + 0.1 * noise, True)):
         (rival,) = compare({"task": measure}, at(better), {"base": at(target + noise)}, 0)
         assert (rival.low > 0) == gains
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_resampled_pairs_have_the_measure_of_their_records(whole: bool) -> None:
+    rng = np.random.default_rng(1)
+    target = rng.integers(0, 2, 40) if whole else rng.integers(0, 6, 40) / 5
+    pairs = {"cosines": np.round(target + rng.normal(0, 1, 40), 1), "target": target}  # with ties
+    measure = TaskMeasure(*[Texts([["a"], ["b"]], torch.tensor([1]))] * 2)
+    rows = np.random.default_rng([3, crc32(b"task")]).integers(40, size=(20, 40))
+    expected = [measure.score_of(pairs, drawn) for drawn in rows]
+    assert resampled(measure, pairs, "task", 3, 20) == pytest.approx(expected)
+    without = [measure.score_of(pairs, np.delete(np.arange(40), row)) for row in range(40)]
+    expected = measure.score_of(pairs, None) - 39 / 40 * np.array(without)
+    assert contributions(measure, pairs) == pytest.approx(expected)
 
 
 def test_a_task_that_no_vector_helps_and_a_vector_that_helps_none_get_a_sentence(

@@ -13,6 +13,7 @@ from torch.nn import functional
 from selfpos.data.probe import ProbeTask
 from selfpos.errors import SelfposError
 from selfpos.positioning.draws import split_probe
+from selfpos.positioning.live import LiveModel
 from selfpos.positioning.matching import Agreement, Matching, similarities
 from selfpos.positioning.position import check, position
 from selfpos.positioning.teaching import teach
@@ -84,6 +85,22 @@ def test_texts_and_records_go_together(tiny_base: Path, tiny_specialists: list[P
     settings = PositioningSettings(rounds=1)
     found = position(tiny_base, tiny_specialists[:2], tasks, settings, seed=0, device="cpu")
     assert set(found.losses) == {"pairs", "beta"}
+
+
+def test_teachers_are_rivals_without_being_embedded_again(
+    tiny_base: Path, tiny_specialists: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, embedded = LiveModel.embed, []
+
+    def embed(self: LiveModel, texts: list[str]) -> torch.Tensor:
+        embedded.append([float(parameter.sum()) for parameter in self.parameters.values()])
+        return original(self, texts)
+
+    monkeypatch.setattr(LiveModel, "embed", embed)
+    settings = PositioningSettings(rounds=1)
+    found = position(tiny_base, tiny_specialists[:2], probe("alpha", "beta"), settings, seed=0, device="cpu")
+    assert [rival.name for rival in found.rivals][:3] == ["base", "alpha", "beta"]
+    assert len(embedded) == len({tuple(point) for point in embedded})
 
 
 def test_a_specialist_of_noise_is_no_teacher(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from selfpos.evaluation.embed import OPERATORS, packed_layers
+from selfpos.passes import OPERATORS, packed_layers
 
 
 def test_the_numbers_are_those_of_the_model_and_it_is_left_as_it_was(tiny_base: Path) -> None:
@@ -38,7 +38,7 @@ def test_where_it_does_not_fit_nothing_is_changed(
     if reason == "bfloat16":
         model = model.to(torch.bfloat16)
     elif reason == "too large":
-        monkeypatch.setattr("selfpos.evaluation.embed.MOST_BYTES", 1000)
+        monkeypatch.setattr("selfpos.passes.MOST_BYTES", 1000)
     else:
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     with packed_layers(model) as count:
