@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import selfpos.processes
-from selfpos.console import is_first, log
+from selfpos.console import is_first, log, quiet_libraries
 from selfpos.data.probe import ProbeTask
 from selfpos.devices import default_device
 from selfpos.errors import SelfposError, nearest
@@ -280,18 +280,19 @@ def open_live(
     if separates(specialists, settings):
         vectors = separated(specialists, exclude=settings.exclude, device=chosen)
     kind = LowRankModel if settings.low_rank and is_low_rank(vectors) else LiveModel
-    return kind(
-        folder,
-        vectors,
-        device=chosen,
-        max_length=settings.max_length,
-        exclude=settings.exclude,
-        autocast=torch.bfloat16 if in_bf16 else None,
-        vectors_in=settings.vectors_in,
-        processes=processes,
-        specialists=specialists,
-        in_pairs=in_pairs,
-    )
+    with quiet_libraries():
+        return kind(
+            folder,
+            vectors,
+            device=chosen,
+            max_length=settings.max_length,
+            exclude=settings.exclude,
+            autocast=torch.bfloat16 if in_bf16 else None,
+            vectors_in=settings.vectors_in,
+            processes=processes,
+            specialists=specialists,
+            in_pairs=in_pairs,
+        )
 
 
 def _result(problem: Problem, path: Trajectory, outcome: Outcome, interrupted: bool) -> Position:
