@@ -207,13 +207,15 @@ class _Reader:
 
     def read(self, spec: str) -> Dataset:
         """The usable records of `spec`, with the canonical columns of the task type."""
-        dataset = self._open(spec)
+        opened = self._open(spec)
+        names, columns = self._renamed(opened.column_names)
+        dataset = opened.rename_columns({name: new for name, new in names.items() if name != new})
         self.found += len(dataset)
-        complete = self._complete(dataset)
+        complete = self._complete(dataset, columns)
         if not len(complete):
             self.dropped["missing value"] += len(dataset)
             return complete
-        canonical = self.task_type.canonical(complete, self.columns)
+        canonical = self.task_type.canonical(complete, columns)
         self.dropped["type"] += max(0, len(complete) - len(canonical))
         usable = self._usable(canonical)
         self.dropped["missing value"] += len(dataset) - len(complete)
@@ -231,9 +233,16 @@ class _Reader:
 
     def _choose(self, present: Sequence[str]) -> list[str]:
         """The columns to read of those that are there."""
-        used = self.task_type.uses(present, self.columns)
+        names, columns = self._renamed(present)
+        found = self.task_type.uses([*names.values()], columns)
+        used = [name for name in present if names[name] in found]
         self.unused |= dict.fromkeys(name for name in present if name not in used)
         return used
+
+    def _renamed(self, present: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+        """The columns by the names that the task type knows, and those that the user named, by these."""
+        names = self.task_type.renamed(present)
+        return names, {name: names.get(source, source) for name, source in self.columns.items()}
 
     def _open(self, spec: str) -> Dataset:
         view = corpus_view(spec)
@@ -326,10 +335,10 @@ class _Reader:
             dataset = load(config or None, self.split)
             return dataset.select_columns(self._choose(dataset.column_names))
 
-    def _complete(self, dataset: Dataset) -> Dataset:
+    def _complete(self, dataset: Dataset, columns: Mapping[str, str]) -> Dataset:
         """The records with a value in every column that the task type takes."""
         try:
-            sources = self.task_type.find_columns(dataset.column_names, self.columns)
+            sources = self.task_type.find_columns(dataset.column_names, columns)
         except SelfposError:
             return dataset  # of another form, which `canonical` knows
         names = [source for name, source in sources.items() if name not in self.task_type.may_be_blank]

@@ -64,8 +64,10 @@ class TaskData:
         return settings
 
 
-def read_tasks(recipe: Recipe, data_root: Path | None) -> dict[str, ReadTask]:
-    """Read the records of every task."""
+def read_tasks(
+    recipe: Recipe, data_root: Path | None, types: Mapping[str, TaskType] | None = None
+) -> dict[str, ReadTask]:
+    """Read the records of every task, by its type or the one that `types` has for it."""
     from selfpos.data.sources import load_task
     from selfpos.tasks import get_task
     from selfpos.tasks.task import column_prompts
@@ -73,13 +75,15 @@ def read_tasks(recipe: Recipe, data_root: Path | None) -> dict[str, ReadTask]:
     validation = recipe.training.validation
     tasks = {}
     for name, source in recipe.tasks.items():
-        task_type = get_task(source.type)
+        task_type = types[name] if types else get_task(source.type)
         column_prompts(
             task_type, source.prompts, task_type.text_columns
         )  # refuses prompts that have no column
 
-        def read(split: str | None, source: TaskSource = source) -> LoadedSource:
-            return load_task(source, seed=recipe.seed, data_root=data_root, split=split)
+        def read(
+            split: str | None, source: TaskSource = source, task_type: TaskType = task_type
+        ) -> LoadedSource:
+            return load_task(source, seed=recipe.seed, data_root=data_root, split=split, task_type=task_type)
 
         tasks[name] = ReadTask(
             task_type,

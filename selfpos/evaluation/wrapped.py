@@ -62,7 +62,7 @@ def check_suited(folder: Path, tasks: Sequence[AbsTask]) -> None:
         task = unsuited[0].metadata
         raise SelfposError(
             f"{folder} is a {kind}, which mteb scores on {SEARCHING[kind]} tasks only, not on {task.name} "
-            f"({task.type}); leave such tasks out, as with --task-types Reranking"
+            f"({task.type}); leave such tasks out, as with --task-types Reranking (evaluation.tasks of a recipe)"
         )
 
 

@@ -15,19 +15,49 @@ from selfpos.storage.file_kinds import PROMPTS_CONFIG
 if TYPE_CHECKING:
     from selfpos.data.probe import ProbeTask
     from selfpos.data.tasks import TaskData
+    from selfpos.tasks import TaskType
 
 
 def checked_base(recipe: Recipe, base: Path) -> list[str]:
     """The tensors of the base, of which the recipe's merges and searches refuse nothing."""
     from selfpos.merging.plan import check_base
     from selfpos.operations import check_searches
-    from selfpos.storage.model_class import check_embeds
+    from selfpos.storage.model_class import RERANKER, check_embeds
 
-    check_embeds(base)
+    check_embeds(base, RERANKER)
     opened = check_base(base, allow_code=not recipe.merges)
     if any(needs_probe(merge) for merge in recipe.merges.values()):
         check_searches(base)
     return [key for key, entry in opened.tensors.items() if entry.mergeable]
+
+
+def task_types(recipe: Recipe, base: Path) -> dict[str, TaskType]:
+    """The type by which models of the base's class learn each task.
+
+    Raises SelfposError for a task, training or merge that is not for them.
+    """
+    from selfpos.merging import get_method
+    from selfpos.storage.model_class import RERANKER, class_of
+    from selfpos.tasks import get_task
+    from selfpos.tasks.types.candidates import for_cross_encoder
+    from selfpos.training.models import refuse_for_pairs
+
+    types = {name: get_task(source.type) for name, source in recipe.tasks.items()}
+    if class_of(base) != RERANKER:
+        return types
+    for name, source in recipe.tasks.items():
+        try:
+            types[name] = for_cross_encoder(types[name])
+            refuse_for_pairs(source, recipe.training)
+        except SelfposError as error:
+            raise SelfposError(f"recipe {recipe.name}, task {name}: {error}") from None
+    for name, merge in recipe.merges.items():
+        if merge.search is None and (merge.method == RETAIN or get_method(merge.method).probe):
+            raise SelfposError(
+                f"recipe {recipe.name}, merge {name}: {merge.method} takes models that embed texts, and "
+                f"{base} is a {RERANKER}; merge such by self-positioning, or by a method that uses no data"
+            )
+    return types
 
 
 def check_merges(recipe: Recipe, keys: list[str]) -> None:

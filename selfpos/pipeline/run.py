@@ -21,6 +21,7 @@ from selfpos.pipeline.checks import (
     checked_base,
     needs_probe,
     retain_settings,
+    task_types,
 )
 from selfpos.pipeline.tables import write_geometry, write_pipelines, write_table
 from selfpos.pipeline.trainings import SEPARATE, Training, plan_trainings
@@ -85,18 +86,20 @@ def _prepared(
 ) -> tuple[_Graph, ContaminationCheck | None]:
     """The graph of the run and its contamination check, once all that can be refused before has been."""
     from selfpos.evaluation.select import recipe_tasks
+    from selfpos.evaluation.wrapped import check_suited
     from selfpos.overlap.contamination import open_check
     from selfpos.storage.hashing import content_hash
     from selfpos.storage.locate import locate_model
 
     base = locate_model(recipe.base)
     check_merges(recipe, checked_base(recipe, base))
-    tasks = read_tasks(recipe, data_root)
+    tasks = read_tasks(recipe, data_root, task_types(recipe, base))
     data = split_tasks(recipe, tasks)
     check_prompts(recipe, base, data)
     check_probe(recipe, data)
     check_retained(recipe, base, data, data_root)
     evaluation = recipe_tasks(recipe.evaluation, data_root)
+    check_suited(base, evaluation)
     check = None
     if recipe.overlap is not None:
         check = open_check(recipe.overlap, evaluation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,19 @@ if TYPE_CHECKING:
 
     from selfpos.tasks.task import TaskType
 
+WRITTEN_LIST = re.compile(r"\s*(\[\s*\]|\[\s*['\"\d{].*\]|\{\s*['\"].*\})\s*$", re.DOTALL)
+"""As Python, numpy or JSON write a list, or an object."""
+
 
 def is_list(dataset: Dataset, column: str) -> bool:
     """Whether the records hold lists in `column`."""
     return getattr(dataset.features[column], "feature", None) is not None
+
+
+def are_written_lists(values: Sequence[Any]) -> bool:
+    """Whether all texts are lists or objects written as text, which is what a CSV has of them."""
+    texts = [value for value in values if value is not None]
+    return bool(texts) and all(isinstance(text, str) and WRITTEN_LIST.match(text) for text in texts)
 
 
 def unnested(dataset: Dataset, task_type: TaskType, columns: Mapping[str, str] | None) -> Dataset:
