@@ -280,19 +280,26 @@ def _json(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
         return _json_lines(file, text.split("\n"))
     except ValueError as error:
         raise SelfposError(f"data file {file} {_fault(error)}") from None
-    if isinstance(content, dict) and content:
-        lists = {key: value for key, value in content.items() if isinstance(value, list)}
-        if len(lists) == len(content) and len({len(value) for value in lists.values()}) == 1 < len(lists):
-            content = [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
-        elif len(lists) == 1 and _are_records(*lists.values()):
-            content = next(iter(lists.values()))
-        elif any(isinstance(value, str) for value in content.values()):
-            content = [content]  # JSON Lines of one record
+    content = _records_of(content)
     if not isinstance(content, list) or not _are_records(content):
         raise SelfposError(
             f"data file {file} must hold a list of JSON objects, an object with one such list, or JSON Lines"
         )
     return _json_lines(file, map(json.dumps, content))
+
+
+def _records_of(content: Any) -> Any:
+    """The records that a JSON object holds; other values as they are."""
+    if not isinstance(content, dict):
+        return content
+    lists = {key: value for key, value in content.items() if isinstance(value, list)}
+    if len(lists) == len(content) and len({len(value) for value in lists.values()}) == 1 < len(lists):
+        return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+    if len(lists) == 1 and _are_records(*lists.values()):
+        return next(iter(lists.values()))
+    if any(isinstance(value, str) for value in content.values()):
+        return [content]  # JSON Lines of one record
+    return content
 
 
 def _are_records(values: list[Any]) -> bool:
@@ -321,9 +328,9 @@ def _csv(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
             yield {name: cell or None for name, cell in zip(names, cells, strict=True)}
     except csv.Error as error:
         raise SelfposError(
-            f"data file {file}, line {rows.line_num} cannot be read: {on_one_line(error)}; each line needs as "
-            "many cells as the first has names, a cell with commas, quotes or line ends in it stands between "
-            "quotes, and a quote in it is written twice"
+            f"data file {file}, line {rows.line_num} cannot be read: {on_one_line(error)}; each line needs "
+            "as many cells as the first has names, a cell with commas, quotes or line ends in it stands "
+            "between quotes, and a quote in it is written twice"
         ) from None
 
 

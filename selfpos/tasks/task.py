@@ -180,9 +180,10 @@ class TaskType:
             )
         feature = dataset.features[name]
         if (name in TARGETS or name in self.listed) and forms.are_written_lists(dataset[name]):
+            example = next(filter(None, dataset[name]))
             raise SelfposError(
-                f"column '{source}' holds lists written as text, such as {next(filter(None, dataset[name]))[:60]!r}; "
-                "write the data as JSON Lines or Parquet, which hold lists"
+                f"column '{source}' holds lists written as text, such as {example[:60]!r}; write "
+                "the data as JSON Lines or Parquet, which hold lists"
             )
         if name in TARGETS:
             if forms.is_list(dataset, name):
