@@ -61,6 +61,8 @@ def load_task(
 
     local = source.local_copy if data_root is not None else None
     source = local or source
+    if split is not None:
+        _check_has_splits(source.data, split, data_root if local else None)
     return load_source(
         source.data,
         task_type or get_task(source.type),
@@ -148,6 +150,21 @@ def load_source(
     description = f"{origin}: {reader.describe(len(dataset), usable)}"
     dropped = {reason: count for reason, count in reader.dropped.items() if count}
     return LoadedSource(dataset, description, reader.found, dropped, reader.revisions, hash_records(dataset))
+
+
+def _check_has_splits(specs: str | list[str], split: str, data_root: Path | None) -> None:
+    """Refuse data of one file, or saved as one set, of which another split would be the same records."""
+    for spec in [specs] if isinstance(specs, str) else specs:
+        path = _local_path(spec, data_root)
+        if path.is_file() or (path / "state.json").is_file():
+            raise SelfposError(
+                f"data '{spec}' has no split '{split}', for it is all one; give a folder that has both "
+                "splits, or let a share of the records be held out"
+            )
+
+
+def _local_path(spec: str, data_root: Path | None) -> Path:
+    return data_root / spec if data_root is not None else Path(spec).expanduser()
 
 
 def corpus_view(spec: str) -> str | None:
@@ -252,7 +269,7 @@ class _Reader:
             return load_corpus().training(self.task_type.name, view or None, split=self.split)
         if spec.startswith("hub:"):
             return self._read_hub(spec.removeprefix("hub:"))
-        path = self.data_root / spec if self.data_root is not None else Path(spec).expanduser()
+        path = _local_path(spec, self.data_root)
         if path.is_dir():
             return self._read_folder(path)
         if path.is_file():

@@ -128,13 +128,8 @@ def finish(job: Job, key: str, seconds: float, folder: RunFolder) -> None:
     log.info("%s: finished in %.1f s", job.name, seconds)
 
 
-@contextmanager
-def locked(folder: RunFolder) -> Iterator[None]:
-    """Hold the run's folder for this process while the block runs; make it if it is not there.
-
-    Raises SelfposError where another process works in it, it is a file, or it holds other things than a run
-    (whose unfinished results are removed); OperationError where the disk refuses.
-    """
+def refuse_other(folder: RunFolder) -> None:
+    """Raise SelfposError where the run's folder is a file, or holds other things than a run."""
     path = folder.path
     if path.exists() and not path.is_dir():
         raise SelfposError(f"{path} is a file; choose another folder for the run with --out")
@@ -142,6 +137,17 @@ def locked(folder: RunFolder) -> Iterator[None]:
         raise SelfposError(
             f"{path} exists and holds other things than a run; choose another folder with --out"
         )
+
+
+@contextmanager
+def locked(folder: RunFolder) -> Iterator[None]:
+    """Hold the run's folder for this process while the block runs; make it if it is not there.
+
+    Raises SelfposError where another process works in it, it is a file, or it holds other things than a run
+    (whose unfinished results are removed); OperationError where the disk refuses.
+    """
+    refuse_other(folder)
+    path = folder.path
     busy = f"another selfpos is working in {path}; wait for it or choose another folder with --out"
     with held(folder.lock, busy):
         yield

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selfpos.console import log
+from selfpos.console import log, quiet_libraries
 from selfpos.errors import SelfposError, unknown
 from selfpos.recipe import LEARNED, MergeSettings, Recipe, RetainSettings
 from selfpos.recipe.merging import RETAIN
@@ -27,7 +27,8 @@ def checked_base(recipe: Recipe, base: Path) -> list[str]:
     check_embeds(base, RERANKER)
     opened = check_base(base, allow_code=not recipe.merges)
     if any(needs_probe(merge) for merge in recipe.merges.values()):
-        check_searches(base)
+        with quiet_libraries():
+            check_searches(base)
     return [key for key, entry in opened.tensors.items() if entry.mergeable]
 
 

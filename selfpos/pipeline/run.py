@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from selfpos.console import log, log_to
 from selfpos.data.tasks import TaskData, read_tasks, split_tasks
 from selfpos.errors import SelfposError
-from selfpos.jobs.job import Executor, Job, execute, locked, refuse_foreign
+from selfpos.jobs.job import Executor, Job, execute, locked, refuse_foreign, refuse_other, unfinished
 from selfpos.pipeline.checks import (
     check_merges,
     check_probe,
@@ -23,6 +23,7 @@ from selfpos.pipeline.checks import (
     retain_settings,
     task_types,
 )
+from selfpos.pipeline.forecast import RunPlan
 from selfpos.pipeline.tables import write_geometry, write_pipelines, write_table
 from selfpos.pipeline.trainings import SEPARATE, Training, plan_trainings
 from selfpos.recipe import MergeSettings, MixtureSettings, Recipe, ResourceSettings, TrainingSettings
@@ -63,8 +64,8 @@ def run_recipe(
         )
     folder = RunFolder(Path(out))
     graph, check = _prepared(recipe, folder, None if data_root is None else Path(data_root))
+    jobs = graph.jobs()
     with locked(folder), log_to(folder.log):
-        jobs = graph.jobs()
         refuse_foreign(jobs, folder)
         write_text(folder.recipe, recipe.as_yaml())
         if check is not None:
@@ -75,10 +76,11 @@ def run_recipe(
     return folder
 
 
-def plan_run(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> list[str]:
-    """The names of the jobs of `run_recipe`, after all its checks; writes nothing."""
-    graph, _ = _prepared(recipe, RunFolder(out), data_root)
-    return [job.name for job in graph.jobs()]
+def plan_run(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> RunPlan:
+    """What `run_recipe` would do, after all its checks; writes nothing."""
+    folder = RunFolder(out)
+    graph, _ = _prepared(recipe, folder, data_root)
+    return graph.plan()
 
 
 def _prepared(
@@ -124,7 +126,7 @@ class _Graph:
         """All jobs, each after those that it needs."""
         from selfpos.report import write_report
 
-        trainings = {training.job: training for trained in self._pipelines.values() for training in trained}
+        trainings = self._trainings
         merges = [self._merge_job(name, merge) for name, merge in self.recipe.merges.items()]
         models: dict[str, tuple[Path, tuple[str, ...]]] = {"base": (self.base, ())}
         models |= {training.name: (training.out, (training.job,)) for training in trainings.values()}
@@ -147,6 +149,23 @@ class _Graph:
         before_merges = [*trained_jobs, self._probe_job(), self._geometry_job()]
         return [*before_merges, *merges, *scores, pipelines, table, *cards, report]
 
+    def plan(self) -> RunPlan:
+        """The jobs, and what they are done with. Raises SelfposError where the folder is not the run's."""
+        refuse_other(self.folder)
+        jobs = self.jobs()
+        left = {job.name for job in unfinished(jobs, self.folder)}
+        return RunPlan(
+            recipe=self.recipe,
+            base=self.base,
+            out=self.folder.path,
+            data=self.data,
+            trainings=list(self._trainings.values()),
+            models=[job.name.removeprefix("scores/") for job in jobs if job.name.startswith("scores/")],
+            tasks=self.evaluation,
+            jobs=[job.name for job in jobs],
+            finished=frozenset(job.name for job in jobs if job.name not in left),
+        )
+
     @staticmethod
     def _derived(name: str, output: Path, work: Callable[[], object], after: tuple[str, ...]) -> Job:
         return Job(name, {}, output, work, after, derived=True)
@@ -155,6 +174,11 @@ class _Graph:
     def _pipelines(self) -> dict[str, list[Training]]:
         sizes = {task: len(data.training) for task, data in self.data.items()}
         return plan_trainings(self.recipe, self.folder, sizes)
+
+    @property
+    def _trainings(self) -> dict[str, Training]:
+        """Each training by its job, also one that is of two pipelines."""
+        return {training.job: training for trained in self._pipelines.values() for training in trained}
 
     @property
     def _held_out(self) -> int | dict[str, int]:

@@ -89,7 +89,13 @@ PASSAGE = ("text", "contents", "content", "passage", "body")
 
 
 def passage_text(passage: Mapping[str, Any]) -> str:
-    """Title and text as one, as MTEB joins them."""
+    """Title and text as one, as MTEB joins them. Raises SelfposError where no field is a text."""
+    named = [passage[name] for name in ("title", *PASSAGE) if name in passage]
+    if not any(isinstance(value, str | None) for value in named):
+        raise SelfposError(
+            f"a passage has the fields {', '.join(passage)[:200]}, of which none holds its text; expected a "
+            f"plain text under {PASSAGE[0]} (or {', '.join(PASSAGE[1:])})"
+        )
     text = next((passage[name] for name in PASSAGE if isinstance(passage.get(name), str)), "")
     return f"{passage.get('title') or ''} {text}".strip()
 
@@ -108,8 +114,11 @@ def nli_columns(names: Collection[str]) -> list[str]:
     return []
 
 
-def is_nli(dataset: Dataset) -> bool:
-    """Whether it is a natural language inference set: two texts, and labels of an inference set."""
+def is_nli(dataset: Dataset, column: str = "label") -> bool:
+    """Whether it is a natural language inference set: two texts, and labels of an inference set.
+
+    Raises SelfposError where it may be one, or not: the labels taken as the task type's `column` would tell.
+    """
     columns = nli_columns(dataset.column_names)
     if not columns:
         return False
@@ -120,7 +129,8 @@ def is_nli(dataset: Dataset) -> bool:
             raise SelfposError(
                 f"column '{columns[2]}' holds {' and '.join(sorted(found))} beside premises, which is right "
                 "and wrong to some, entailment first to others; write words (entailment, not_entailment), or "
-                f"name the columns where 1 is right ('columns', as label: {columns[2]})"
+                f"say that 1 is right, by --column {column}={columns[2]}, in YAML 'columns: {{{column}: "
+                f"{columns[2]}}}'"
             )
         return True
     return labels.is_inference(values)
