@@ -138,6 +138,23 @@ def test_a_dry_run_says_what_would_be_done(
     assert "holds other things than a run" in said(selfpos(*run, "--dry-run"))
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_length": 4096}, "max_length 4096 is above the limit of"),
+        ({"report_to": ["wandb"]}, "report_to wandb needs the package wandb"),
+        ({"batch_size": 64}, "task pairs: 44 records to train on give no batch of 64"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused_before_the_first(
+    settings: dict[str, object], message: str, tiny_base: Path, data: Path, selfpos: CommandLine
+) -> None:
+    file = recipe(tiny_base, data)
+    content = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump(content | {"training": content["training"] | settings}))
+    assert message in " ".join(said(selfpos("run", file, "--data-root", data, "--dry-run")).split())
+
+
 def test_all_data_that_a_run_lacks_is_told_at_once(tiny_base: Path, data: Path, selfpos: CommandLine) -> None:
     file = recipe(tiny_base, data)
     for name in ("retrieval", "pairs"):

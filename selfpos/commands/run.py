@@ -61,17 +61,17 @@ def carry_out(
     from selfpos.jobs.job import Executor, execute
     from selfpos.pipeline.run import plan_run, run_recipe
 
-    if dry_run:
-        planned = plan_run(plan, folder, data_root=data_root)
-        for label, text in (*planned.rows(), *planned.estimates()):
-            click.echo(f"{label + ' ':<11}{text}")
-        return
     executor: Executor = execute
     if ray is not None:
         from selfpos.jobs.ray import check_ray, execute_on_ray
 
         check_ray()
         executor = partial(execute_on_ray, address=ray)
+    if dry_run:
+        planned = plan_run(plan, folder, data_root=data_root)
+        for label, text in (*planned.rows(), *planned.estimates()):
+            click.echo(f"{label + ' ':<11}{text}")
+        return
     with keeping(f"what is finished in {folder}"):
         done = run_recipe(plan, folder, data_root=data_root, executor=executor)
     click.echo(score_table(done))

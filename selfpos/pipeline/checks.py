@@ -22,9 +22,13 @@ def checked_base(recipe: Recipe, base: Path) -> list[str]:
     """The tensors of the base, of which the recipe's merges and searches refuse nothing."""
     from selfpos.merging.plan import check_base
     from selfpos.operations import check_searches
-    from selfpos.storage.model_class import RERANKER, check_embeds
+    from selfpos.storage.model_class import RERANKER, check_embeds, class_of
+    from selfpos.training.models import check_base as check_trained
+    from selfpos.training.outside import check_trackers
 
     check_embeds(base, RERANKER)
+    check_trackers(recipe.training.report_to)
+    check_trained(base, recipe.training.max_length, class_of(base))
     opened = check_base(base, allow_code=not recipe.merges)
     if any(needs_probe(merge) for merge in recipe.merges.values()):
         with quiet_libraries():
@@ -86,6 +90,20 @@ def check_merges(recipe: Recipe, keys: list[str]) -> None:
             f"recipe {recipe.name}: two models are named '{min(twice)}'; rename the task, the joint model or "
             "the merge"
         )
+
+
+def check_trainings(recipe: Recipe, data: dict[str, TaskData]) -> None:
+    """Refuse tasks whose records give nothing to learn, or no batch, before the first of them is trained."""
+    for name, task in data.items():
+        try:
+            records = task.type.under(recipe.training).prepare(task.training, recipe.seed)
+        except SelfposError as error:
+            raise SelfposError(f"recipe {recipe.name}, task {name}: {error}") from None
+        if len(records) < recipe.training.batch_size:
+            raise SelfposError(
+                f"recipe {recipe.name}, task {name}: {len(records)} records to train on give no batch of "
+                f"{recipe.training.batch_size}; lower training.batch_size, or give more data"
+            )
 
 
 def check_prompts(recipe: Recipe, base: Path, data: dict[str, TaskData]) -> None:

@@ -18,6 +18,7 @@ from selfpos.pipeline.checks import (
     check_probe,
     check_prompts,
     check_retained,
+    check_trainings,
     checked_base,
     needs_probe,
     retain_settings,
@@ -98,6 +99,7 @@ def _prepared(
     tasks = read_tasks(recipe, data_root, task_types(recipe, base))
     data = split_tasks(recipe, tasks)
     check_prompts(recipe, base, data)
+    check_trainings(recipe, data)
     check_probe(recipe, data)
     check_retained(recipe, base, data, data_root)
     evaluation = recipe_tasks(recipe.evaluation, data_root)

@@ -90,8 +90,8 @@ PASSAGE = ("text", "contents", "content", "passage", "body")
 
 def passage_text(passage: Mapping[str, Any]) -> str:
     """Title and text as one, as MTEB joins them. Raises SelfposError where no field is a text."""
-    named = [passage[name] for name in ("title", *PASSAGE) if name in passage]
-    if not any(isinstance(value, str | None) for value in named):
+    texts = [passage[name] for name in PASSAGE if name in passage]
+    if not any(isinstance(text, str | None) for text in texts or [passage.get("title", 0)]):
         raise SelfposError(
             f"a passage has the fields {', '.join(passage)[:200]}, of which none holds its text; expected a "
             f"plain text under {PASSAGE[0]} (or {', '.join(PASSAGE[1:])})"

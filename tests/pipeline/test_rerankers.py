@@ -55,7 +55,8 @@ def test_a_run_of_rerankers(content: dict[str, Any], tmp_path: Path) -> None:
     assert min(scores["found"].values()) > 0.9
     for name in ("average", "found"):
         assert class_of(folder.merged(name)) == "CrossEncoder"
-        assert "CrossEncoder(" in (folder.merged(name) / "README.md").read_text()
+        card = (folder.merged(name) / "README.md").read_text()
+        assert "CrossEncoder(" in card and "| embedding |" not in card
     found = json.loads(folder.position("found").read_text())
     assert {rival["name"] for rival in found["rivals"]} >= {"base", "one", "two"}
     assert folder.report.is_file()
