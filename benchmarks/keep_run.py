@@ -14,6 +14,7 @@ from typing import Any
 from selfpos.comparison.tables import markdown
 from selfpos.report.figures import means, save
 from selfpos.report.results import RunResults, make_table, read_results
+from selfpos.storage.locate import without_folders
 from selfpos.storage.manifest import read_json
 from selfpos.storage.run_folder import RunFolder
 
@@ -24,7 +25,7 @@ def facts(results: RunResults, folder: RunFolder, note: str) -> dict[str, Any]:
     """The recipe, scores, coefficients and seconds of a run."""
     searches = {name: search.position for name, search in results.searches.items()}
     return {
-        "recipe": results.recipe.model_dump(mode="json", exclude_unset=True),
+        "recipe": without_folders(results.recipe.model_dump(mode="json", exclude_unset=True)),
         "note": note,
         "tasks": results.tasks,
         "scores": results.scores,

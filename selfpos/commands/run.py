@@ -69,8 +69,9 @@ def carry_out(
         executor = partial(execute_on_ray, address=ray)
     if dry_run:
         planned = plan_run(plan, folder, data_root=data_root)
-        for label, text in (*planned.rows(), *planned.estimates()):
-            click.echo(f"{label + ' ':<11}{text}")
+        for rows in (planned.rows, planned.estimates):  # the second takes a while
+            for label, text in rows():
+                click.echo(f"{label + ' ':<11}{text}")
         return
     with keeping(f"what is finished in {folder}"):
         done = run_recipe(plan, folder, data_root=data_root, executor=executor)
