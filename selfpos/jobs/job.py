@@ -92,20 +92,21 @@ def execute(jobs: Sequence[Job], folder: RunFolder) -> list[str]:
 
 
 def unfinished(jobs: Sequence[Job], folder: RunFolder) -> list[Job]:
-    """Those of the jobs whose result an earlier start has not left.
+    """Those of the jobs whose result an earlier start has not left, with what derives from them.
 
     Raises SelfposError as `refuse_foreign` does.
     """
     refuse_foreign(jobs, folder)
     keys = job_keys(jobs)
-    left = []
+    left: dict[str, Job] = {}
     for job in jobs:
         mark = _read_mark(folder.mark(job.name))
-        if mark and mark["key"] == keys[job.name] and job.output.exists():
+        stale = job.derived and any(name in left for name in job.after)
+        if mark and mark["key"] == keys[job.name] and job.output.exists() and not stale:
             log.info("%s: finished before, kept", job.name)
         else:
-            left.append(job)
-    return left
+            left[job.name] = job
+    return list(left.values())
 
 
 def carry_out(job: Job) -> float:
