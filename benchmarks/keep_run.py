@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from selfpos.comparison.tables import markdown
 from selfpos.report.figures import means, save
 from selfpos.report.results import RunResults, make_table, read_results
+from selfpos.storage.locate import without_folders
 from selfpos.storage.manifest import read_json
 from selfpos.storage.run_folder import RunFolder
 
@@ -23,7 +25,7 @@ def facts(results: RunResults, folder: RunFolder, note: str) -> dict[str, Any]:
     """The recipe, scores, coefficients and seconds of a run."""
     searches = {name: search.position for name, search in results.searches.items()}
     return {
-        "recipe": results.recipe.model_dump(mode="json", exclude_unset=True),
+        "recipe": without_folders(results.recipe.model_dump(mode="json", exclude_unset=True)),
         "note": note,
         "tasks": results.tasks,
         "scores": results.scores,
@@ -49,17 +51,21 @@ def main() -> None:
         "--note", required=True, help="on what it was run, how long it took, in how much memory"
     )
     options = parser.parse_args()
-    results = read_results(RunFolder(options.run))
+    results = keep(RunFolder(options.run), options.note)
+    save(means(results), ROOT / "docs" / f"{results.recipe.name}.png")
+
+
+def keep(run: RunFolder, note: str) -> RunResults:
+    """Write the result of a finished run as JSON and as a table."""
+    results = read_results(run)
     if results.missing:
-        parser.error(f"{options.run} is not finished: {', '.join(results.missing)} missing")
-    name, kept = results.recipe.name, ROOT / "benchmarks" / "results"
-    (kept / f"{name}.json").write_text(
-        json.dumps(facts(results, RunFolder(options.run), options.note), indent=1) + "\n", encoding="utf-8"
-    )
-    (kept / f"{name}.md").write_text(
-        f"# {name}\n\n{options.note}\n\n{markdown(make_table(results))}\n", encoding="utf-8"
-    )
-    save(means(results), ROOT / "docs" / f"{name}.png")
+        sys.exit(f"{run.path} is not finished: {', '.join(results.missing)} missing")
+    place = ROOT / "benchmarks" / "results" / results.recipe.name
+    text = json.dumps(facts(results, run, note), indent=1)
+    place.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    table = markdown(make_table(results))
+    place.with_suffix(".md").write_text(f"# {place.name}\n\n{note}\n\n{table}\n", encoding="utf-8")
+    return results
 
 
 if __name__ == "__main__":

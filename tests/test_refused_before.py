@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,51 @@ def test_a_dry_run_of_a_training_or_a_run_writes_nothing(
     assert run.returncode == 0, run.stderr
     assert "merge/found" in run.stdout.split()
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_says_what_would_be_done(
+    tiny_base: Path, data: Path, tmp_path: Path, selfpos: CommandLine
+) -> None:
+    file, out = recipe(tiny_base, data), tmp_path / "run"
+    run = ["run", file, "--out", out, "--data-root", data]
+    rows = [line.split(maxsplit=1) for line in selfpos(*run, "--dry-run").stdout.splitlines()]
+    told = dict(reversed(rows))
+    assert "pairs, pair-classification: " in told["data"] and "holds out 12 for" in told["data"]
+    assert told["models"] == "base, pairs, retrieval, joint, found"
+    assert told["scored"] == "on  STSBenchmark (STS)"
+    size = sum(tensor.nbytes for tensor in load_file(tiny_base / "model.safetensors").values())
+    expected = (3 + 3 + 1) * size / 10**6  # two specialists and the joint model, a checkpoint, the merge
+    assert float(told["disk"].split()[1]) == pytest.approx(expected, abs=0.5)
+    assert re.match(r"about \d+ seconds of training", told["time"])
+    assert told["job"] == "specialist/pairs"
+    out.mkdir()
+    (out / "notes.txt").write_text("")
+    assert "holds other things than a run" in said(selfpos(*run, "--dry-run"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_length": 4096}, "max_length 4096 is above the limit of"),
+        ({"report_to": ["wandb"]}, "report_to wandb needs the package wandb"),
+        ({"batch_size": 64}, "task pairs: 44 records to train on give no batch of 64"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused_before_the_first(
+    settings: dict[str, object], message: str, tiny_base: Path, data: Path, selfpos: CommandLine
+) -> None:
+    file = recipe(tiny_base, data)
+    content = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump(content | {"training": content["training"] | settings}))
+    assert message in " ".join(said(selfpos("run", file, "--data-root", data, "--dry-run")).split())
+
+
+def test_all_data_that_a_run_lacks_is_told_at_once(tiny_base: Path, data: Path, selfpos: CommandLine) -> None:
+    file = recipe(tiny_base, data)
+    for name in ("retrieval", "pairs"):
+        (data / f"{name}.jsonl").unlink()
+    refused = " ".join(said(selfpos("run", file, "--data-root", data, "--dry-run")).split())
+    assert "task pairs: data" in refused and "; task retrieval: data" in refused
 
 
 def test_code_of_the_base_is_spoken_of_before_the_training(

@@ -23,6 +23,7 @@ from selfpos.storage.atomic import write_text
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.locate import locate_model
 from selfpos.storage.manifest import read_json, read_manifest
+from selfpos.storage.model_class import check_embeds
 from selfpos.storage.run_folder import RunFolder
 from selfpos.vectors.names import layer_name
 
@@ -98,7 +99,9 @@ class Study:
 
     @cached_property
     def base(self) -> Path:
-        return locate_model(self.recipe.base)
+        base = locate_model(self.recipe.base)
+        check_embeds(base)
+        return base
 
     @cached_property
     def models(self) -> dict[str, Path]:

@@ -23,7 +23,11 @@ from selfpos.commands.options import PATH, examples
     metavar="ADDRESS|auto",
     help="Send the jobs to a Ray cluster: its address, or auto for the one on this machine.",
 )
-@click.option("--dry-run", is_flag=True, help="Check recipe, data and base, and list the jobs; do none.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Check recipe, data and base, and say what would be done, on how much disk and how long.",
+)
 def command(recipe: Path, out: Path | None, data_root: Path | None, ray: str | None, dry_run: bool) -> None:
     """Carry out RECIPE, a file or a name of `selfpos recipes`: train the specialists and the joint rival,
     merge, score every model, write the report.
@@ -57,15 +61,18 @@ def carry_out(
     from selfpos.jobs.job import Executor, execute
     from selfpos.pipeline.run import plan_run, run_recipe
 
-    if dry_run:
-        click.echo("\n".join(plan_run(plan, folder, data_root=data_root)))
-        return
     executor: Executor = execute
     if ray is not None:
         from selfpos.jobs.ray import check_ray, execute_on_ray
 
         check_ray()
         executor = partial(execute_on_ray, address=ray)
+    if dry_run:
+        planned = plan_run(plan, folder, data_root=data_root)
+        for rows in (planned.rows, planned.estimates):  # the second takes a while
+            for label, text in rows():
+                click.echo(f"{label + ' ':<11}{text}")
+        return
     with keeping(f"what is finished in {folder}"):
         done = run_recipe(plan, folder, data_root=data_root, executor=executor)
     click.echo(score_table(done))

@@ -7,13 +7,14 @@ Cells are texts. Labels that a file names (ClassLabel in Parquet) are read as th
 from __future__ import annotations
 
 import bz2
+import csv
 import gzip
 import io
 import json
 import lzma
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -209,9 +210,8 @@ def _json_lines(file: Path, stream: Iterable[str], start: int = 1) -> Iterator[d
         try:
             record = parse_json(line, strict=False, integer=_integer)
         except ValueError as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else error
             hint = "; a list over several lines is read from a file called .json" if line[0] == "[" else ""
-            raise SelfposError(f"data file {file}, line {number} is not JSON: {reason}{hint}") from None
+            raise SelfposError(f"data file {file}, line {number} {_fault(error)}{hint}") from None
         if isinstance(record, list):
             record = _listed(record)
         if not isinstance(record, dict):
@@ -224,6 +224,12 @@ def _json_lines(file: Path, stream: Iterable[str], start: int = 1) -> Iterator[d
         yield {"anchor": record["set"][0], "positive": record["set"][1:]} if _is_set(record) else record
     if mended:
         log.warning("%s: half a surrogate pair in %d records is read as \ufffd", file, mended)
+
+
+def _fault(error: ValueError) -> str:
+    return (
+        f"is not JSON: {error.msg}" if isinstance(error, json.JSONDecodeError) else f"cannot be read: {error}"
+    )
 
 
 def _listed(texts: list[Any]) -> Any:
@@ -270,26 +276,37 @@ def _json(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
     except json.JSONDecodeError as error:
         if error.msg != "Extra data":
             place = f"line {error.lineno}, column {error.colno}"
-            raise SelfposError(f"data file {file} is not JSON: {error.msg} ({place})") from None
+            raise SelfposError(f"data file {file} {_fault(error)} ({place})") from None
         return _json_lines(file, text.split("\n"))
     except ValueError as error:
-        raise SelfposError(f"data file {file} is not JSON: {error}") from None
-    if isinstance(content, dict) and content:
-        lists = {key: value for key, value in content.items() if isinstance(value, list)}
-        if len(lists) == len(content) and len({len(value) for value in lists.values()}) == 1 < len(lists):
-            content = [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
-        elif len(lists) == 1 and isinstance(next(iter(lists.values())), list):
-            content = next(iter(lists.values()))
-    if not isinstance(content, list) or not all(isinstance(record, dict | list) for record in content):
+        raise SelfposError(f"data file {file} {_fault(error)}") from None
+    content = _records_of(content)
+    if not isinstance(content, list) or not _are_records(content):
         raise SelfposError(
             f"data file {file} must hold a list of JSON objects, an object with one such list, or JSON Lines"
         )
     return _json_lines(file, map(json.dumps, content))
 
 
-def _csv(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
-    import pandas as pd
+def _records_of(content: Any) -> Any:
+    """The records that a JSON object holds; other values as they are."""
+    if not isinstance(content, dict):
+        return content
+    lists = {key: value for key, value in content.items() if isinstance(value, list)}
+    if len(lists) == len(content) and len({len(value) for value in lists.values()}) == 1 < len(lists):
+        return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+    if len(lists) == 1 and _are_records(*lists.values()):
+        return next(iter(lists.values()))
+    if any(isinstance(value, str) for value in content.values()):
+        return [content]  # JSON Lines of one record
+    return content
 
+
+def _are_records(values: list[Any]) -> bool:
+    return all(isinstance(value, dict | list) for value in values)
+
+
+def _csv(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
     with _opened(file) as raw:
         lines = (
             line.decode("utf-8-sig", errors="replace") for line in iter(partial(raw.readline, MOST_LINE), b"")
@@ -298,23 +315,22 @@ def _csv(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
     # a spreadsheet may write another than the comma
     separator = "," if "," in head else max(";\t", key=head.count)
     _refuse_columns(file, head.count(separator) + 1)
-    names: list[str] = []
+    spaced = f"{separator} " in head
+    csv.field_size_limit(MOST_LINE)  # of the process; Python's own is shorter than a long text
+    rows = csv.reader(stream, delimiter=separator, skipinitialspace=spaced, strict=True)
+    filled = (cells for cells in rows if len(cells) > 1 or "".join(cells).strip())
     try:
-        # Only an empty cell is a missing value: "NA" and "null" are words. With a header, pandas would take
-        # the first cell of longer lines for an index, and shift the others.
-        options: dict[str, Any] = {"header": None, "dtype": str, "keep_default_na": False, "na_values": [""]}
-        for frame in pd.read_csv(stream, sep=separator, chunksize=10_000, **options):
-            frame = frame.astype(object)
-            rows = frame.where(frame.notna(), None).values.tolist()
-            if not names:
-                names = _unique(rows.pop(0))
-            yield from (dict(zip(names, cells, strict=True)) for cells in rows)
-    except pd.errors.EmptyDataError:
-        return
-    except pd.errors.ParserError as error:
+        names = _unique(next(filled, []))
+        for cells in filled:
+            if len(cells) > len(names):
+                raise csv.Error(f"it has {len(cells)} cells, and the first line names {len(names)} columns")
+            cells += [""] * (len(names) - len(cells))
+            yield {name: cell or None for name, cell in zip(names, cells, strict=True)}
+    except csv.Error as error:
         raise SelfposError(
-            f"data file {file} cannot be read: {on_one_line(error)}; each line needs as many cells as the "
-            "first has names, and a cell with commas or quotes in it stands between quotes"
+            f"data file {file}, line {rows.line_num} cannot be read: {on_one_line(error)}; each line needs "
+            "as many cells as the first has names, a cell with commas, quotes or line ends in it stands "
+            "between quotes, and a quote in it is written twice"
         ) from None
 
 
@@ -326,7 +342,7 @@ def _refuse_columns(file: Path, count: int) -> None:
         )
 
 
-def _unique(cells: list[str | None]) -> list[str]:
+def _unique(cells: Sequence[str | None]) -> list[str]:
     """The names of columns; those without one, or with that of another, have their number in it."""
     names: list[str] = []
     for number, cell in enumerate(cells, start=1):
@@ -341,7 +357,7 @@ def _tsv(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
         cells = line.rstrip("\r\n").split("\t")
         if not names:
             _refuse_columns(file, len(cells))
-            names = _unique(list(cells))
+            names = _unique(cells)
         elif len(cells) > len(names):
             raise SelfposError(
                 f"data file {file}, line {number} has {len(cells)} cells, and the first line names "

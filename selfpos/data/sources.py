@@ -61,6 +61,8 @@ def load_task(
 
     local = source.local_copy if data_root is not None else None
     source = local or source
+    if split is not None:
+        _check_has_splits(source.data, split, data_root if local else None)
     return load_source(
         source.data,
         task_type or get_task(source.type),
@@ -150,6 +152,21 @@ def load_source(
     return LoadedSource(dataset, description, reader.found, dropped, reader.revisions, hash_records(dataset))
 
 
+def _check_has_splits(specs: str | list[str], split: str, data_root: Path | None) -> None:
+    """Refuse data of one file, or saved as one set, of which another split would be the same records."""
+    for spec in [specs] if isinstance(specs, str) else specs:
+        path = _local_path(spec, data_root)
+        if path.is_file() or (path / "state.json").is_file():
+            raise SelfposError(
+                f"data '{spec}' has no split '{split}', for it is all one; give a folder that has both "
+                "splits, or let a share of the records be held out"
+            )
+
+
+def _local_path(spec: str, data_root: Path | None) -> Path:
+    return data_root / spec if data_root is not None else Path(spec).expanduser()
+
+
 def corpus_view(spec: str) -> str | None:
     """VIEW of the source `corpus:VIEW`, empty for `corpus` alone; None for another source."""
     name, _, view = spec.partition(":")
@@ -207,13 +224,15 @@ class _Reader:
 
     def read(self, spec: str) -> Dataset:
         """The usable records of `spec`, with the canonical columns of the task type."""
-        dataset = self._open(spec)
+        opened = self._open(spec)
+        names, columns = self._renamed(opened.column_names)
+        dataset = opened.rename_columns({name: new for name, new in names.items() if name != new})
         self.found += len(dataset)
-        complete = self._complete(dataset)
+        complete = self._complete(dataset, columns)
         if not len(complete):
             self.dropped["missing value"] += len(dataset)
             return complete
-        canonical = self.task_type.canonical(complete, self.columns)
+        canonical = self.task_type.canonical(complete, columns)
         self.dropped["type"] += max(0, len(complete) - len(canonical))
         usable = self._usable(canonical)
         self.dropped["missing value"] += len(dataset) - len(complete)
@@ -231,9 +250,16 @@ class _Reader:
 
     def _choose(self, present: Sequence[str]) -> list[str]:
         """The columns to read of those that are there."""
-        used = self.task_type.uses(present, self.columns)
+        names, columns = self._renamed(present)
+        found = self.task_type.uses([*names.values()], columns)
+        used = [name for name in present if names[name] in found]
         self.unused |= dict.fromkeys(name for name in present if name not in used)
         return used
+
+    def _renamed(self, present: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+        """The columns by the names that the task type knows, and those that the user named, by these."""
+        names = self.task_type.renamed(present)
+        return names, {name: names.get(source, source) for name, source in self.columns.items()}
 
     def _open(self, spec: str) -> Dataset:
         view = corpus_view(spec)
@@ -243,7 +269,7 @@ class _Reader:
             return load_corpus().training(self.task_type.name, view or None, split=self.split)
         if spec.startswith("hub:"):
             return self._read_hub(spec.removeprefix("hub:"))
-        path = self.data_root / spec if self.data_root is not None else Path(spec).expanduser()
+        path = _local_path(spec, self.data_root)
         if path.is_dir():
             return self._read_folder(path)
         if path.is_file():
@@ -326,10 +352,10 @@ class _Reader:
             dataset = load(config or None, self.split)
             return dataset.select_columns(self._choose(dataset.column_names))
 
-    def _complete(self, dataset: Dataset) -> Dataset:
+    def _complete(self, dataset: Dataset, columns: Mapping[str, str]) -> Dataset:
         """The records with a value in every column that the task type takes."""
         try:
-            sources = self.task_type.find_columns(dataset.column_names, self.columns)
+            sources = self.task_type.find_columns(dataset.column_names, columns)
         except SelfposError:
             return dataset  # of another form, which `canonical` knows
         names = [source for name, source in sources.items() if name not in self.task_type.may_be_blank]

@@ -23,7 +23,7 @@ SHUFFLED = 10_000
 LOOKED_AT = 1_000
 """Records of a stream that show which columns there are."""
 
-READING = 3
+READING = 4
 """Of the rules of reading: what was cached by others is read again."""
 NOTHING: tuple[Any, ...] = (None, [])
 

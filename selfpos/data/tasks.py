@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,31 +65,44 @@ class TaskData:
         return settings
 
 
-def read_tasks(recipe: Recipe, data_root: Path | None) -> dict[str, ReadTask]:
-    """Read the records of every task."""
-    from selfpos.data.sources import load_task
+def read_tasks(
+    recipe: Recipe, data_root: Path | None, types: Mapping[str, TaskType] | None = None
+) -> dict[str, ReadTask]:
+    """Read the records of every task, by its type or the one that `types` has for it.
+
+    Raises SelfposError, or what the first of them raises, with all tasks whose data cannot be read.
+    """
     from selfpos.tasks import get_task
+
+    tasks: dict[str, ReadTask] = {}
+    failures: dict[str, SelfposError] = {}
+    for name, source in recipe.tasks.items():
+        try:
+            tasks[name] = _read_task(
+                recipe, source, data_root, types[name] if types else get_task(source.type)
+            )
+        except SelfposError as error:
+            failures[name] = error
+    if failures:
+        kind = type(next(iter(failures.values())))
+        raise kind("; ".join(f"task {name}: {error}" for name, error in failures.items()))
+    return tasks
+
+
+def _read_task(recipe: Recipe, source: TaskSource, data_root: Path | None, task_type: TaskType) -> ReadTask:
+    from selfpos.data.sources import load_task
     from selfpos.tasks.task import column_prompts
 
+    column_prompts(task_type, source.prompts, task_type.text_columns)  # refuses prompts without a column
     validation = recipe.training.validation
-    tasks = {}
-    for name, source in recipe.tasks.items():
-        task_type = get_task(source.type)
-        column_prompts(
-            task_type, source.prompts, task_type.text_columns
-        )  # refuses prompts that have no column
-
-        def read(split: str | None, source: TaskSource = source) -> LoadedSource:
-            return load_task(source, seed=recipe.seed, data_root=data_root, split=split)
-
-        tasks[name] = ReadTask(
-            task_type,
-            source,
-            training=read(None),
-            probe=read(recipe.probe.split) if recipe.probe.split else None,
-            validation=read(validation.split) if validation and validation.split else None,
-        )
-    return tasks
+    read = partial(load_task, source, seed=recipe.seed, data_root=data_root, task_type=task_type)
+    return ReadTask(
+        task_type,
+        source,
+        training=read(),
+        probe=read(split=recipe.probe.split) if recipe.probe.split else None,
+        validation=read(split=validation.split) if validation and validation.split else None,
+    )
 
 
 def split_tasks(

@@ -225,6 +225,11 @@ def _named(name: str, data_dir: Path | None) -> list[AbsTask]:
     try:
         return [mteb.get_task(name)]
     except KeyError:
+        if Path(name).exists():
+            raise SelfposError(
+                f"{name} is no declaration of a task; write one, a YAML file with name, type and files (see "
+                "docs/data.md), and give that"
+            ) from None
         known = [task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)]
         known += [*OWN_TASKS, *corpus_tasks.LOADERS, CORPUS, QUICK]
         raise unknown("MTEB task", name, known) from None

@@ -61,8 +61,9 @@ def check_suited(folder: Path, tasks: Sequence[AbsTask]) -> None:
     if kind in SEARCHING and unsuited:
         task = unsuited[0].metadata
         raise SelfposError(
-            f"{folder} is a {kind}, which mteb scores on {SEARCHING[kind]} tasks only, not on {task.name} "
-            f"({task.type}); leave such tasks out, as with --task-types Reranking"
+            f"{folder} is a {kind}, which mteb scores on {SEARCHING[kind]} tasks only, not on "
+            f"{task.name} ({task.type}); leave such tasks out, as with --task-types Reranking, or in a "
+            "recipe's evaluation"
         )
 
 

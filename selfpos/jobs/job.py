@@ -92,20 +92,21 @@ def execute(jobs: Sequence[Job], folder: RunFolder) -> list[str]:
 
 
 def unfinished(jobs: Sequence[Job], folder: RunFolder) -> list[Job]:
-    """Those of the jobs whose result an earlier start has not left.
+    """Those of the jobs whose result an earlier start has not left, with what derives from them.
 
     Raises SelfposError as `refuse_foreign` does.
     """
     refuse_foreign(jobs, folder)
     keys = job_keys(jobs)
-    left = []
+    left: dict[str, Job] = {}
     for job in jobs:
         mark = _read_mark(folder.mark(job.name))
-        if mark and mark["key"] == keys[job.name] and job.output.exists():
+        stale = job.derived and any(name in left for name in job.after)
+        if mark and mark["key"] == keys[job.name] and job.output.exists() and not stale:
             log.info("%s: finished before, kept", job.name)
         else:
-            left.append(job)
-    return left
+            left[job.name] = job
+    return list(left.values())
 
 
 def carry_out(job: Job) -> float:
@@ -128,13 +129,8 @@ def finish(job: Job, key: str, seconds: float, folder: RunFolder) -> None:
     log.info("%s: finished in %.1f s", job.name, seconds)
 
 
-@contextmanager
-def locked(folder: RunFolder) -> Iterator[None]:
-    """Hold the run's folder for this process while the block runs; make it if it is not there.
-
-    Raises SelfposError where another process works in it, it is a file, or it holds other things than a run
-    (whose unfinished results are removed); OperationError where the disk refuses.
-    """
+def refuse_other(folder: RunFolder) -> None:
+    """Raise SelfposError where the run's folder is a file, or holds other things than a run."""
     path = folder.path
     if path.exists() and not path.is_dir():
         raise SelfposError(f"{path} is a file; choose another folder for the run with --out")
@@ -142,6 +138,17 @@ def locked(folder: RunFolder) -> Iterator[None]:
         raise SelfposError(
             f"{path} exists and holds other things than a run; choose another folder with --out"
         )
+
+
+@contextmanager
+def locked(folder: RunFolder) -> Iterator[None]:
+    """Hold the run's folder for this process while the block runs; make it if it is not there.
+
+    Raises SelfposError where another process works in it, it is a file, or it holds other things than a run
+    (whose unfinished results are removed); OperationError where the disk refuses.
+    """
+    refuse_other(folder)
+    path = folder.path
     busy = f"another selfpos is working in {path}; wait for it or choose another folder with --out"
     with held(folder.lock, busy):
         yield

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selfpos.console import log
+from selfpos.console import log, quiet_libraries
 from selfpos.errors import SelfposError, unknown
 from selfpos.recipe import LEARNED, MergeSettings, Recipe, RetainSettings
 from selfpos.recipe.merging import RETAIN
@@ -15,19 +15,54 @@ from selfpos.storage.file_kinds import PROMPTS_CONFIG
 if TYPE_CHECKING:
     from selfpos.data.probe import ProbeTask
     from selfpos.data.tasks import TaskData
+    from selfpos.tasks import TaskType
 
 
 def checked_base(recipe: Recipe, base: Path) -> list[str]:
     """The tensors of the base, of which the recipe's merges and searches refuse nothing."""
     from selfpos.merging.plan import check_base
     from selfpos.operations import check_searches
-    from selfpos.storage.model_class import check_embeds
+    from selfpos.storage.model_class import RERANKER, check_embeds, class_of
+    from selfpos.training.models import check_base as check_trained
+    from selfpos.training.outside import check_trackers
 
-    check_embeds(base)
+    check_embeds(base, RERANKER)
+    check_trackers(recipe.training.report_to)
+    check_trained(base, recipe.training.max_length, class_of(base))
     opened = check_base(base, allow_code=not recipe.merges)
     if any(needs_probe(merge) for merge in recipe.merges.values()):
-        check_searches(base)
+        with quiet_libraries():
+            check_searches(base)
     return [key for key, entry in opened.tensors.items() if entry.mergeable]
+
+
+def task_types(recipe: Recipe, base: Path) -> dict[str, TaskType]:
+    """The type by which models of the base's class learn each task.
+
+    Raises SelfposError for a task, training or merge that is not for them.
+    """
+    from selfpos.merging import get_method
+    from selfpos.storage.model_class import RERANKER, class_of
+    from selfpos.tasks import get_task
+    from selfpos.tasks.types.candidates import for_cross_encoder
+    from selfpos.training.models import refuse_for_pairs
+
+    types = {name: get_task(source.type) for name, source in recipe.tasks.items()}
+    if class_of(base) != RERANKER:
+        return types
+    for name, source in recipe.tasks.items():
+        try:
+            types[name] = for_cross_encoder(types[name])
+            refuse_for_pairs(source, recipe.training)
+        except SelfposError as error:
+            raise SelfposError(f"recipe {recipe.name}, task {name}: {error}") from None
+    for name, merge in recipe.merges.items():
+        if merge.search is None and (merge.method == RETAIN or get_method(merge.method).probe):
+            raise SelfposError(
+                f"recipe {recipe.name}, merge {name}: {merge.method} takes models that embed texts, and "
+                f"{base} is a {RERANKER}; merge such by self-positioning, or by a method that uses no data"
+            )
+    return types
 
 
 def check_merges(recipe: Recipe, keys: list[str]) -> None:
@@ -55,6 +90,20 @@ def check_merges(recipe: Recipe, keys: list[str]) -> None:
             f"recipe {recipe.name}: two models are named '{min(twice)}'; rename the task, the joint model or "
             "the merge"
         )
+
+
+def check_trainings(recipe: Recipe, data: dict[str, TaskData]) -> None:
+    """Refuse tasks whose records give nothing to learn, or no batch, before the first of them is trained."""
+    for name, task in data.items():
+        try:
+            records = task.type.under(recipe.training).prepare(task.training, recipe.seed)
+        except SelfposError as error:
+            raise SelfposError(f"recipe {recipe.name}, task {name}: {error}") from None
+        if len(records) < recipe.training.batch_size:
+            raise SelfposError(
+                f"recipe {recipe.name}, task {name}: {len(records)} records to train on give no batch of "
+                f"{recipe.training.batch_size}; lower training.batch_size, or give more data"
+            )
 
 
 def check_prompts(recipe: Recipe, base: Path, data: dict[str, TaskData]) -> None:

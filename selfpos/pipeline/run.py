@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from selfpos.console import log, log_to
 from selfpos.data.tasks import TaskData, read_tasks, split_tasks
 from selfpos.errors import SelfposError
-from selfpos.jobs.job import Executor, Job, execute, locked, refuse_foreign
+from selfpos.jobs.job import Executor, Job, execute, locked, refuse_foreign, refuse_other, unfinished
 from selfpos.pipeline.checks import (
     check_merges,
     check_probe,
     check_prompts,
     check_retained,
+    check_trainings,
     checked_base,
     needs_probe,
     retain_settings,
+    task_types,
 )
+from selfpos.pipeline.forecast import RunPlan
 from selfpos.pipeline.tables import write_geometry, write_pipelines, write_table
 from selfpos.pipeline.trainings import SEPARATE, Training, plan_trainings
 from selfpos.recipe import MergeSettings, MixtureSettings, Recipe, ResourceSettings, TrainingSettings
@@ -62,8 +65,8 @@ def run_recipe(
         )
     folder = RunFolder(Path(out))
     graph, check = _prepared(recipe, folder, None if data_root is None else Path(data_root))
+    jobs = graph.jobs()
     with locked(folder), log_to(folder.log):
-        jobs = graph.jobs()
         refuse_foreign(jobs, folder)
         write_text(folder.recipe, recipe.as_yaml())
         if check is not None:
@@ -74,10 +77,11 @@ def run_recipe(
     return folder
 
 
-def plan_run(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> list[str]:
-    """The names of the jobs of `run_recipe`, after all its checks; writes nothing."""
-    graph, _ = _prepared(recipe, RunFolder(out), data_root)
-    return [job.name for job in graph.jobs()]
+def plan_run(recipe: Recipe, out: Path, *, data_root: Path | None = None) -> RunPlan:
+    """What `run_recipe` would do, after all its checks; writes nothing."""
+    folder = RunFolder(out)
+    graph, _ = _prepared(recipe, folder, data_root)
+    return graph.plan()
 
 
 def _prepared(
@@ -85,18 +89,21 @@ def _prepared(
 ) -> tuple[_Graph, ContaminationCheck | None]:
     """The graph of the run and its contamination check, once all that can be refused before has been."""
     from selfpos.evaluation.select import recipe_tasks
+    from selfpos.evaluation.wrapped import check_suited
     from selfpos.overlap.contamination import open_check
     from selfpos.storage.hashing import content_hash
     from selfpos.storage.locate import locate_model
 
     base = locate_model(recipe.base)
     check_merges(recipe, checked_base(recipe, base))
-    tasks = read_tasks(recipe, data_root)
+    tasks = read_tasks(recipe, data_root, task_types(recipe, base))
     data = split_tasks(recipe, tasks)
     check_prompts(recipe, base, data)
+    check_trainings(recipe, data)
     check_probe(recipe, data)
     check_retained(recipe, base, data, data_root)
     evaluation = recipe_tasks(recipe.evaluation, data_root)
+    check_suited(base, evaluation)
     check = None
     if recipe.overlap is not None:
         check = open_check(recipe.overlap, evaluation)
@@ -121,7 +128,7 @@ class _Graph:
         """All jobs, each after those that it needs."""
         from selfpos.report import write_report
 
-        trainings = {training.job: training for trained in self._pipelines.values() for training in trained}
+        trainings = self._trainings
         merges = [self._merge_job(name, merge) for name, merge in self.recipe.merges.items()]
         models: dict[str, tuple[Path, tuple[str, ...]]] = {"base": (self.base, ())}
         models |= {training.name: (training.out, (training.job,)) for training in trainings.values()}
@@ -144,6 +151,23 @@ class _Graph:
         before_merges = [*trained_jobs, self._probe_job(), self._geometry_job()]
         return [*before_merges, *merges, *scores, pipelines, table, *cards, report]
 
+    def plan(self) -> RunPlan:
+        """The jobs, and what they are done with. Raises SelfposError where the folder is not the run's."""
+        refuse_other(self.folder)
+        jobs = self.jobs()
+        left = {job.name for job in unfinished(jobs, self.folder)}
+        return RunPlan(
+            recipe=self.recipe,
+            base=self.base,
+            out=self.folder.path,
+            data=self.data,
+            trainings=list(self._trainings.values()),
+            models=[job.name.removeprefix("scores/") for job in jobs if job.name.startswith("scores/")],
+            tasks=self.evaluation,
+            jobs=[job.name for job in jobs],
+            finished=frozenset(job.name for job in jobs if job.name not in left),
+        )
+
     @staticmethod
     def _derived(name: str, output: Path, work: Callable[[], object], after: tuple[str, ...]) -> Job:
         return Job(name, {}, output, work, after, derived=True)
@@ -152,6 +176,11 @@ class _Graph:
     def _pipelines(self) -> dict[str, list[Training]]:
         sizes = {task: len(data.training) for task, data in self.data.items()}
         return plan_trainings(self.recipe, self.folder, sizes)
+
+    @property
+    def _trainings(self) -> dict[str, Training]:
+        """Each training by its job, also one that is of two pipelines."""
+        return {training.job: training for trained in self._pipelines.values() for training in trained}
 
     @property
     def _held_out(self) -> int | dict[str, int]:

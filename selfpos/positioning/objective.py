@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from selfpos.errors import SelfposError
-from selfpos.positioning.smooth import ScoredPairs, SmoothMeasure, smooth_measure
+from selfpos.positioning.smooth import RERANKED, ScoredPairs, SmoothMeasure, smooth_measure
 from selfpos.tasks.losses import Embedded
 from selfpos.tasks.measure import PairMeasure, TaskMeasure
 from selfpos.tasks.types.candidates import RIGHT
@@ -121,8 +121,7 @@ class PairProbe(TaskProbe):
         return Batch(self.name, [pairs], torch.tensor(records[self.type.target]))
 
     def smooth(self, batch: Batch, temperature: float) -> SmoothMeasure:
-        """The loss of training, by question."""
-        return ScoredPairs(*_pairs(batch), RIGHT)
+        return ScoredPairs(*_pairs(batch), RIGHT, RERANKED * temperature)
 
     def measure(self, batch: Batch) -> TaskMeasure:
         """Average precision of each question's right candidates."""

@@ -240,8 +240,11 @@ class Reranking(Ranking):
 
 
 class ScoredPairs(SmoothMeasure):
-    """Questions with graded candidates, for a cross-encoder: the mean binary cross-entropy of a question's
-    pairs, by which it is trained.
+    """Questions with graded candidates, for a cross-encoder: the mean over a question's right candidates of
+    −log of the softmax of their score among its wrong ones.
+
+    An order knows no scale and no level, so scores are in units of their deviation from the question's mean.
+    The cross-entropy of the training would reward scores that are only calibrated.
 
     `texts` are pairs, their embeddings the scores before the activation, (pairs, 1).
     """
@@ -251,29 +254,40 @@ class ScoredPairs(SmoothMeasure):
         "grades, those from 0.5 are right)"
     )
 
-    def __init__(self, pairs: Sequence[tuple[str, str]], grades: Tensor, right: float) -> None:
+    def __init__(
+        self, pairs: Sequence[tuple[str, str]], grades: Tensor, right: float, temperature: float
+    ) -> None:
         self.texts: Any = list(pairs)
-        self.grades, self._right = grades.float(), grades >= right
-        numbers: dict[str, int] = {}
-        self.question = torch.tensor([numbers.setdefault(question, len(numbers)) for question, _ in pairs])
-        self.sharing = [{question} for question in numbers]
-        for (question, candidate), grade in zip(pairs, grades.tolist(), strict=True):
-            if grade >= right:
-                self.sharing[numbers[question]].add(candidate)
+        self.temperature = temperature
+        by_question: dict[str, list[int]] = {}
+        for number, (question, _) in enumerate(pairs):
+            by_question.setdefault(question, []).append(number)
+        most = max(map(len, by_question.values()))
+        padded = [numbers + [-1] * (most - len(numbers)) for numbers in by_question.values()]
+        self.pairs = torch.tensor(padded)
+        self.known = self.pairs >= 0
+        self.right = self.known & (grades >= right)[self.pairs]
+        self.wrong = self.known & ~self.right
+        self.judged = self.right.any(1) & self.wrong.any(1)
+        self.sharing = [
+            {question, *(pairs[number][1] for number in numbers if grades[number] >= right)}
+            for question, numbers in by_question.items()
+        ]
 
     def values(self, embeddings: Tensor, rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-        """Of all `rows`."""
-        costs = functional.binary_cross_entropy_with_logits(
-            embeddings[:, 0], self.grades.to(embeddings), reduction="none"
-        )
-        sums = costs.new_zeros(self.count).index_add(0, self.question, costs)
-        return rows, (sums / torch.bincount(self.question, minlength=self.count))[rows]
+        """Of all `rows` with a right and a wrong candidate."""
+        scores = embeddings[:, 0][self.pairs]
+        scores = scores / (_spread(scores[others], self.known[others]) * self.temperature)
+        rows = rows[self.judged[rows]]
+        scores, right = scores[rows], self.right[rows]
+        wrong = scores.masked_fill(~self.wrong[rows], -torch.inf).logsumexp(1, keepdim=True)
+        costs = (torch.logaddexp(scores, wrong) - scores) * right
+        return rows, costs.sum(1) / right.sum(1)
 
     @property
     def usable(self) -> int:
         """The number of questions that average precision judges: with a right and a wrong candidate."""
-        sides = (set(self.question[side].tolist()) for side in (self._right, ~self._right))
-        return len(set.intersection(*sides))
+        return int(self.judged.sum())
 
 
 def _by_anchor(anchors: Sequence[str], *columns: Sequence[str]) -> dict[str, dict[str, None]]:

@@ -70,11 +70,11 @@ def read_summary(folder: Path) -> ModelSummary:
         )
     settings = read_json(folder / PROMPTS_CONFIG, missing_ok=True)
     pooling, dimension = _output(modules)
-    weights = _weights(folder)
+    weights, kind = _weights(folder), class_of(folder)
     return ModelSummary(
         modules=tuple(kind for kind, _ in modules),
         pooling=pooling,
-        dimension=dimension,
+        dimension=None if kind in (RERANKER, "SparseEncoder") else dimension,
         max_tokens=token_limit(next((path for kind, path in modules if kind == "Transformer"), folder)),
         prompts=settings.get("prompts") or {},
         default_prompt=settings.get("default_prompt_name"),
@@ -82,7 +82,7 @@ def read_summary(folder: Path) -> ModelSummary:
         parameters=sum(weights.values()),
         dtypes=tuple(sorted(weights, key=lambda dtype: (-weights[dtype], dtype))),
         adapter=adapter,
-        kind=class_of(folder),
+        kind=kind,
     )
 
 

@@ -48,12 +48,13 @@ def parse_json(
 ) -> Any:
     """The JSON value `text`, with its integers read by `integer`.
 
-    Raises ValueError, with what is wrong in words, where it is none or beyond the bounds above; where it is
-    `strict`, also for a key given twice in an object, and for half a surrogate pair in a text.
+    Raises ValueError, with what is wrong in words, where it is none or beyond the bounds above, and for a key
+    with two values in an object; where it is `strict`, also for a key given twice, and for half a surrogate
+    pair in a text.
     """
     text = text if isinstance(text, str) else text.decode("utf-8")
     try:
-        value = json.loads(text, parse_int=integer, object_pairs_hook=_unique if strict else None)
+        value = json.loads(text, parse_int=integer, object_pairs_hook=_unique if strict else _of_one_value)
     except RecursionError:
         raise too_deep() from None
     if text.count("[") + text.count("{") > MOST_DEPTH or (strict and HALF_PAIR.search(text)):
@@ -66,6 +67,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(mapping) < len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"the key {twice!r} is there twice")
+    return mapping
+
+
+def _of_one_value(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        for key, value in pairs:
+            if mapping[key] != value:
+                raise ValueError(f"the key {key!r} is there twice, with two values")
     return mapping
 
 

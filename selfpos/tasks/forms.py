@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,19 @@ if TYPE_CHECKING:
 
     from selfpos.tasks.task import TaskType
 
+WRITTEN_LIST = re.compile(r"\s*(\[\s*\]|\[\s*['\"\d{].*\]|\{\s*['\"].*\})\s*$", re.DOTALL)
+"""As Python, numpy or JSON write a list, or an object."""
+
 
 def is_list(dataset: Dataset, column: str) -> bool:
     """Whether the records hold lists in `column`."""
     return getattr(dataset.features[column], "feature", None) is not None
+
+
+def are_written_lists(values: Sequence[Any]) -> bool:
+    """Whether all texts are lists or objects written as text, which is what a CSV has of them."""
+    texts = [value for value in values if value is not None]
+    return bool(texts) and all(isinstance(text, str) and WRITTEN_LIST.match(text) for text in texts)
 
 
 def unnested(dataset: Dataset, task_type: TaskType, columns: Mapping[str, str] | None) -> Dataset:
@@ -79,7 +89,13 @@ PASSAGE = ("text", "contents", "content", "passage", "body")
 
 
 def passage_text(passage: Mapping[str, Any]) -> str:
-    """Title and text as one, as MTEB joins them."""
+    """Title and text as one, as MTEB joins them. Raises SelfposError where no field is a text."""
+    texts = [passage[name] for name in PASSAGE if name in passage]
+    if not any(isinstance(text, str | None) for text in texts or [passage.get("title", 0)]):
+        raise SelfposError(
+            f"a passage has the fields {', '.join(passage)[:200]}, of which none holds its text; expected a "
+            f"plain text under {PASSAGE[0]} (or {', '.join(PASSAGE[1:])})"
+        )
     text = next((passage[name] for name in PASSAGE if isinstance(passage.get(name), str)), "")
     return f"{passage.get('title') or ''} {text}".strip()
 
@@ -98,8 +114,11 @@ def nli_columns(names: Collection[str]) -> list[str]:
     return []
 
 
-def is_nli(dataset: Dataset) -> bool:
-    """Whether it is a natural language inference set: two texts, and labels of an inference set."""
+def is_nli(dataset: Dataset, column: str = "label") -> bool:
+    """Whether it is a natural language inference set: two texts, and labels of an inference set.
+
+    Raises SelfposError where it may be one, or not: the labels taken as the task type's `column` would tell.
+    """
     columns = nli_columns(dataset.column_names)
     if not columns:
         return False
@@ -110,7 +129,8 @@ def is_nli(dataset: Dataset) -> bool:
             raise SelfposError(
                 f"column '{columns[2]}' holds {' and '.join(sorted(found))} beside premises, which is right "
                 "and wrong to some, entailment first to others; write words (entailment, not_entailment), or "
-                f"name the columns where 1 is right ('columns', as label: {columns[2]})"
+                f"say that 1 is right, by --column {column}={columns[2]}, in YAML 'columns: {{{column}: "
+                f"{columns[2]}}}'"
             )
         return True
     return labels.is_inference(values)

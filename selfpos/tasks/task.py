@@ -6,6 +6,8 @@ A prompt is one text for all of a task's texts, or, for types that ask and answe
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -120,6 +122,15 @@ class TaskType:
         """Those of the columns `present` that `canonical` reads in other forms of data sets than its own."""
         return []
 
+    def renamed(self, present: Sequence[str]) -> dict[str, str]:
+        """The columns `present` → their names as this type knows them: in lower case, with `_` for spaces and
+        hyphens, but for names that it knows as they are, and those of which several would become one.
+        """
+        known = {name for names in self.columns.values() for name in names}
+        plain = {name: "_".join(re.split(r"[\s-]+", name.strip().lower())) for name in present}
+        counts = Counter(plain.values())
+        return {name: name if name in known or counts[new] > 1 else new for name, new in plain.items()}
+
     def find_columns(
         self, present: Sequence[str], columns: Mapping[str, str] | None = None
     ) -> dict[str, str]:
@@ -168,6 +179,12 @@ class TaskType:
                 "drop them or fill them in"
             )
         feature = dataset.features[name]
+        if (name in TARGETS or name in self.listed) and forms.are_written_lists(dataset[name]):
+            example = next(filter(None, dataset[name]))
+            raise SelfposError(
+                f"column '{source}' holds lists written as text, such as {example[:60]!r}; write "
+                "the data as JSON Lines or Parquet, which hold lists"
+            )
         if name in TARGETS:
             if forms.is_list(dataset, name):
                 raise SelfposError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfpos.errors import SelfposError
-from selfpos.storage.file_kinds import ADAPTER, MODULES
+from selfpos.storage.file_kinds import ADAPTER, CONFIG, MODULES
 from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.locate import hub_snapshot
 from selfpos.storage.model_folder import ModelFolder, open_model, raw_tensor, read_modules, stored_tensors
@@ -112,8 +112,10 @@ def _open_vector(base: ModelFolder, source: Path, name: str, tolerate: bool) -> 
     if not source.is_dir():
         raise SelfposError(f"there is no model or adapter folder {source}")
     adapter = (source / ADAPTER).is_file()
-    inner = next(source.glob(f"*_*/{ADAPTER}"), None)  # in the folder of a module
-    if inner is not None and not adapter:
+    # In the folder of a module, or in one that PEFT calls as the adapter; a plain model may have checkpoints.
+    pattern = "*_*" if (source / MODULES).is_file() else "*"
+    inner = next(source.glob(f"{pattern}/{ADAPTER}"), None)
+    if inner is not None and not adapter and (pattern == "*_*" or not (source / CONFIG).is_file()):
         raise SelfposError(
             f"{source} holds a PEFT adapter in {inner.parent.name}; give that folder, {inner.parent}, "
             "as the vector"

@@ -9,7 +9,7 @@ import pytest
 
 from selfpos.data.tasks import load_tasks
 from selfpos.errors import SelfposError
-from selfpos.recipe import Recipe
+from selfpos.recipe import Recipe, TrainingSettings
 from tests.helpers.files import write_lines
 
 
@@ -52,3 +52,20 @@ def test_a_number_that_is_asked_for_is_taken_or_refused_by_its_name(tmp_path: Pa
         SelfposError, match=r"task pairs: a probe of 150 .* give more data \(probe.per_task\)"
     ):
         load_tasks(recipe(tmp_path, per_task=150), None)
+
+
+@pytest.mark.parametrize("part", ["probe", "validation"])
+@pytest.mark.parametrize("saved", [False, True])
+def test_another_split_of_what_has_none_is_refused(part: str, saved: bool, tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    asked = recipe(tmp_path, **({"split": "test"} if part == "probe" else {}))
+    if part == "validation":
+        training = TrainingSettings.model_validate({"validation": {"split": "test"}})
+        asked = asked.model_copy(update={"training": training})
+    if saved:
+        Dataset.from_json(str(tmp_path / "pairs.jsonl")).save_to_disk(tmp_path / "saved")
+        task = asked.tasks["pairs"].model_copy(update={"data": str(tmp_path / "saved")})
+        asked = asked.model_copy(update={"tasks": {"pairs": task}})
+    with pytest.raises(SelfposError, match="has no split 'test', for it is all one"):
+        load_tasks(asked, None)

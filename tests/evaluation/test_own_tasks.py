@@ -221,7 +221,7 @@ def test_judgements_that_point_nowhere_are_left_out_and_said(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("kind", "rows", "message"),
     [
-        ("sts", [{"sentence1": "a", "sentence2": "b", "score": "high"}] * 2, "must hold numbers"),
+        ("sts", [{"sentence1": "a", "sentence2": "b", "score": "3,5"}] * 2, "a point before .* found '3,5'"),
         (
             "sts",
             [{"sentence1": "a", "sentence2": "", "score": 1}] * 2,

@@ -45,6 +45,12 @@ def test_an_unknown_name_gets_the_nearest(name: str, hint: str) -> None:
         select_tasks([name])
 
 
+def test_data_in_place_of_a_declaration_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "sts.jsonl").write_text(STS_LINES)
+    with pytest.raises(SelfposError, match=r"sts.jsonl is no declaration of a task; write one"):
+        select_tasks([str(tmp_path / "sts.jsonl")])
+
+
 @pytest.mark.slow
 def test_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE")

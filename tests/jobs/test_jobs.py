@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,18 @@ def test_a_result_that_vanished_is_made_again(tmp_path: Path) -> None:
     execute(graph(tmp_path, done), run)
     (tmp_path / "b").unlink()
     assert execute(graph(tmp_path, done), run) == ["b"]
+
+
+def test_what_derives_from_a_result_made_again_is_made_again(tmp_path: Path) -> None:
+    run, done = RunFolder(tmp_path), []
+
+    def jobs() -> list[Job]:
+        *first, last = graph(tmp_path, done)
+        return [*first, replace(last, derived=True)]
+
+    execute(jobs(), run)
+    (tmp_path / "b").unlink()
+    assert execute(jobs(), run) == ["b", "c"] and execute(jobs(), run) == []
 
 
 def test_an_unmarked_leftover_is_replaced(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_prompts_that_no_merge_would_take_are_refused_before_the_training(tmp_pa
         plan_run(recipe, tmp_path / "run", data_root=tmp_path / "data")
     config = tmp_path / "base" / "config_sentence_transformers.json"
     config.write_text(config.read_text().replace("search: ", "query: "))
-    assert "merge/ties" in " ".join(plan_run(recipe, tmp_path / "run", data_root=tmp_path / "data"))
+    assert "merge/ties" in plan_run(recipe, tmp_path / "run", data_root=tmp_path / "data").jobs
 
 
 def test_every_recipe_of_a_model_is_a_recipe() -> None:

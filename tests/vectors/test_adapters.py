@@ -131,6 +131,12 @@ def test_an_adapter_in_a_modules_folder_is_pointed_to(base: Path, tmp_path: Path
     assert open_vectors(open_model(base), [tmp_path / "one" / "0_Transformer"])[0].parts
 
 
+def test_an_adapter_in_a_folder_of_its_name_is_pointed_to(base: Path, tmp_path: Path) -> None:
+    tune(base, tmp_path / "law")
+    with pytest.raises(SelfposError, match=r"holds a PEFT adapter in law; give that folder"):
+        open_vectors(open_model(base), [tmp_path])
+
+
 def test_trained_tokens_must_be_those_of_the_configuration(base: Path, tmp_path: Path) -> None:
     from tests.helpers.adapters import edit_json
 

@@ -27,7 +27,7 @@ class GradedPairs(TaskType):
 
     def _graded(self, dataset: Dataset, columns: Mapping[str, str] | None) -> Dataset:
         """The pairs of an inference set with their numbers; other data as it is."""
-        if columns or not forms.is_nli(dataset):
+        if columns or not forms.is_nli(dataset, str(self.target)):
             return dataset
         return forms.graded_pairs(dataset, self.grades, str(self.target))
 
@@ -54,10 +54,14 @@ class Sts(GradedPairs):
     name = "sts"
     summary = "pairs of texts and how similar they are"
     columns: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "sentence1": ("sentence1", "sentence_a", "sent1", "text1", "text_a", "question1", "anchor"),
-        "sentence2": ("sentence2", "sentence_b", "sent2", "text2", "text_b", "question2", "positive"),
+        "sentence1": (
+            "sentence1", "sentence_a", "sent1", "text1", "text_a", "question1", "anchor", "premise",
+        ),
+        "sentence2": (
+            "sentence2", "sentence_b", "sent2", "text2", "text_b", "question2", "positive", "hypothesis",
+        ),
         "score": ("score", "similarity_score", "similarity", "relatedness_score", "labels", "label"),
-    }
+    }  # fmt: skip
     target = "score"
     mteb_type = "STS"
     grades: ClassVar = {"entailment": 1.0, "neutral": 0.5, "contradiction": 0.0}
@@ -92,15 +96,28 @@ def _scores(dataset: Dataset) -> np.ndarray:
     """The scores of canonical records. Raises SelfposError where they are not finite numbers."""
     import numpy as np
 
+    values = dataset["score"][:]
     try:
-        scores = np.asarray(dataset["score"][:], dtype=np.float64)
+        scores = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
+        strange = next((value for value in values if not _is_number(value)), values[0])
         raise SelfposError(
-            f"column 'score' of task type sts must hold numbers, found {dataset.features['score']}"
+            "column 'score' of task type sts must hold numbers, with a point before their decimals, found "
+            f"{str(strange)[:60]!r}"
         ) from None
     if not np.isfinite(scores).all():
-        raise SelfposError("column 'score' of task type sts holds numbers that are not finite")
+        raise SelfposError(
+            "column 'score' of task type sts holds numbers that are not finite; leave those records out"
+        )
     return scores
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 class StsByInfoNCE(Retrieval):

@@ -20,7 +20,7 @@ from selfpos.tasks.task import TaskType, register
 if TYPE_CHECKING:
     from datasets import Dataset
 
-NUMBERED = re.compile(r"^neg(?:ative)?_?(\d+)$")
+NUMBERED = re.compile(r"^(?:hard_)?neg(?:ative)?s?_?(\d+)$")
 #: columns with one candidate a record, for reranking
 CANDIDATES = ("answer", "passage", "sentence", "document", "candidate")
 LABELS = (

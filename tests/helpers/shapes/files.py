@@ -44,11 +44,18 @@ FILES = [
         READ,
         '`{"question": [ … ], "answer": [ … ]}`',
     ),
+    Shape("JSON: one record", "retrieval", {"a.json": json.dumps(QA[0])}, READ[:1]),
     Shape(
         "JSON: an object of objects",
         "retrieval",
         {"a.json": '{"a": {"question": "q"}}'},
         "must hold a list of JSON objects",
+    ),
+    Shape(
+        "a key with two values",
+        "retrieval",
+        {"a.jsonl": '{"question": "q1", "answer": "x", "answer": "a1"}\n'},
+        "line 1 cannot be read: the key 'answer' is there twice, with two values",
     ),
     Shape(
         "CSV",
@@ -69,6 +76,31 @@ FILES = [
         {"a.csv": '\ufeffquestion;answer\r\n"a; b";a1, a2\r\nq2;a2\r\n'},
         [("a; b", "a1, a2"), ("q2", "a2")],
         "`question;answer` in the first line",
+    ),
+    Shape(
+        "CSV: spaces after commas",
+        "retrieval",
+        {"a.csv": 'question, answer\nq1, "a1, b"\nq2, a2\n'},
+        [("q1", "a1, b"), ("q2", "a2")],
+    ),
+    Shape(
+        "CSV: quotes after backslashes",
+        "retrieval",
+        {"a.csv": 'question,answer\n"say \\"q1\\"",a1\n'},
+        "line 2 cannot be read",
+    ),
+    Shape(
+        "CSV of lists, as pandas writes it",
+        "retrieval",
+        {"a.csv": "query,pos,neg\nq,\"['p']\",\"['n', 'm']\"\n"},
+        "holds lists written as text",
+    ),
+    Shape(
+        "other cases, spaces and hyphens in names",
+        "retrieval",
+        {"a.csv": "Question,ANSWER,Hard-Negative 1,Label\nq1,a1,n1,1\nq2,a2,n2,0\n"},
+        [("q1", "a1", "n1")],
+        "`Question`, `Is Duplicate`, `Hard-Negative 1`",
     ),
     Shape(
         "CSV with more cells than names",

@@ -128,6 +128,13 @@ PAIRS = [
         columns={"label": "label"},
     ),
     Shape(
+        "the same, for sts",
+        "sts",
+        {"a.csv": "premise,hypothesis,label\np,h,1\nq,i,0\n"},
+        [("p", "h", 1.0), ("q", "i", 0.0)],
+        columns={"score": "label"},
+    ),
+    Shape(
         "Quora",
         "pair-classification",
         {"a.csv": "id,question1,question2,is_duplicate\n1,s,t,0\n2,u,v,1\n"},

@@ -145,6 +145,12 @@ RETRIEVAL = [
         '`"positive_ctxs": [ … ], "hard_negative_ctxs": [ … ]`',
     ),
     Shape(
+        "passages without a plain text",
+        "retrieval",
+        {"a.jsonl": lines({"question": "q", "answer": {"text": ["a"], "answer_start": [1]}})},
+        "a passage has the fields text, answer_start, of which none holds its text",
+    ),
+    Shape(
         "AllNLI triplets",
         "retrieval",
         {"a.parquet": parquet([{"anchor": "q", "positive": "p", "negative": "n"}])},
