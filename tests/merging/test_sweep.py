@@ -88,6 +88,9 @@ def test_a_stopped_sweep_continues(
     before = (made[1] / "model.safetensors").stat().st_mtime_ns
     assert merge_sweep(tiny_base, tiny_specialists, sweep, out, **options) == made  # complete ones stay
     assert (made[1] / "model.safetensors").stat().st_mtime_ns == before
+    (made[0] / "model.safetensors").unlink()
+    with pytest.raises(SelfposError, match="mean exists already and is not overwritten"):
+        merge_sweep(tiny_base, tiny_specialists, sweep, out, **options)
     other = read_sweep(written(tmp_path / "s.yaml", {"mean": {"method": "slerp"}}))
     with pytest.raises(SelfposError, match="mean exists already and is not overwritten"):
         merge_sweep(tiny_base, tiny_specialists[:2], other, out, **options)

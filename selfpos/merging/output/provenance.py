@@ -66,7 +66,7 @@ def fingerprint(plan: Plan) -> str:
 
 
 def is_result(folder: Path, plan: Plan) -> bool:
-    """Whether `folder` is what this plan makes, by its manifest."""
+    """Whether `folder` is what this plan makes, by its manifest, and has its weights still."""
 
     def decisive(manifest: dict[str, Any]) -> str:
         facts = _without_paths(manifest)
@@ -75,9 +75,11 @@ def is_result(folder: Path, plan: Plan) -> bool:
 
     wanted = decisive(json.loads(json.dumps(provenance(plan, None), default=str)))
     try:
-        return decisive(read_manifest(folder)) == wanted
+        made = decisive(read_manifest(folder)) == wanted
     except (KeyError, TypeError, AttributeError):  # a manifest of something else
         return False
+    files = [] if plan.options.output == "adapter" else plan.files
+    return made and all((folder / file.path).is_file() for file in files)
 
 
 def _without_paths(manifest: dict[str, Any]) -> dict[str, Any]:
