@@ -5,7 +5,7 @@
 #   bash benchmarks/gpu.sh --small    # on any machine: does it run? Two minutes, results are not kept
 #
 # PYTHON has PyTorch for the GPU. What else it lacks comes from WHEELS, a folder made on a machine with a network:
-#   pip download -d wheels -c constraints.txt '.[offline,imbalance]'
+#   pip download -d wheels -c constraints.txt '.[offline,imbalance]' hatchling
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}

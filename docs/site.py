@@ -121,7 +121,8 @@ def recipe_fields() -> str:
             inner = list(dict.fromkeys(_models_in(field.annotation)))
             left += [kind for kind in inner if kind not in left]
             seen = ", ".join(f"[{kind.__name__}](#{kind.__name__.lower()})" for kind in inner)
-            about = " ".join(filter(None, [field.description, seen]))
+            text = (field.description or "").replace("[", "\\[")  # no link
+            about = " ".join(filter(None, [text, seen]))
             rows.append(f"| `{name}` | {_default(field)} | {about.replace('|', chr(92) + '|')} |")
         summary = " ".join((model.__doc__ or "").split("\n\n")[0].split())
         parts += [f"## {model.__name__}", summary, "\n".join(rows)]

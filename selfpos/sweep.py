@@ -64,7 +64,6 @@ def merge_sweep(
     left = [plan for plan in plans if not plan.out.exists()]
     if kept := len(plans) - len(left):
         log.info(f"{kept} of {len(plans)} merges are complete in {out}, and stay")
-    out.mkdir(parents=True, exist_ok=True)
     if left:
         execute_all(left, finish=add_card)
     return [plan.out for plan in plans]
@@ -111,7 +110,7 @@ def _given(name: str, merge: SweptMerge, base: Path, sources: list[Path]) -> dic
             "give the vectors in this order"
         )
     return {
-        "seed": searched.found_by.get("seed", 0),
+        **{name: value for name, value in searched.found_by.items() if name == "seed"},
         "weights": searched.weights,
         "provenance": {"positioning": searched.found_by},
         **merge_method(searched.separated),

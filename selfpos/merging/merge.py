@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -67,8 +68,8 @@ def execute(plan: Plan, *, show: bool = True, finish: Finish | None = None) -> M
 def execute_all(
     plans: Sequence[Plan], *, show: bool = True, finish: Finish | None = None
 ) -> list[MergeResult]:
-    """Carry out plans of the same models, as `sweep` makes them; the models are read once for all methods
-    that read them in chunks of the same form.
+    """Carry out plans of the same models, as `plan_sweep` makes them; the models are read once for all
+    methods that read them in chunks of the same form on as many threads.
 
     Raises SelfposError when a plan lacks data statistics.
     """
@@ -76,10 +77,7 @@ def execute_all(
         require_statistics(each.method, each.statistics, len(each.vectors))
     for warning in dict.fromkeys(warning for each in plans for warning in each.warnings):
         log.warning(warning)
-    groups: dict[object, list[int]] = {}
-    for index, each in enumerate(plans):
-        alone = index if each.statistics or each.options.output == "adapter" else None
-        groups.setdefault((each.method.chunking, alone), []).append(index)
+    groups = _groups(plans)
     passes = sum(each.passes for each in plans) - len(plans) + len(groups)
     nbytes = passes * (plans[0].bytes_read // plans[0].passes)
     per_element = plans[0].bytes_read / plans[0].elements
@@ -92,10 +90,23 @@ def execute_all(
             if bar is not None:
                 bar.advance(per_element * elements)
 
-        for group in groups.values():
+        for group in groups:
             together = _execute_together([plans[index] for index in group], advance, finish)
             results.update(zip(group, together, strict=True))
     return [results[index] for index in range(len(plans))]
+
+
+def _groups(plans: Sequence[Plan]) -> list[list[int]]:
+    """The indices of plans that are carried out together: they read the same chunks on as many threads, and
+    have no more output files than may be open.
+    """
+    groups: dict[object, list[int]] = {}
+    for index, each in enumerate(plans):
+        alone = index if each.statistics or each.options.output == "adapter" else None
+        groups.setdefault((each.method.chunking, each.threads, alone), []).append(index)
+    files = len(plans[0].files) + 1  # and a lock
+    most = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 // files)
+    return [group[at : at + most] for group in groups.values() for at in range(0, len(group), most)]
 
 
 def _execute_together(

@@ -103,7 +103,9 @@ class SweptMerge(Settings):
     """One merge of a sweep: a method and its settings, or the coefficients that a search wrote."""
 
     method: str | None = Field(None, description="a method of `selfpos methods` that needs no data")
-    weights: float | str | list[Any] | dict[str, Any] | None = Field(None, description="as those of a merge")
+    weights: int | float | str | list[Any] | dict[str, Any] | None = Field(
+        None, description="as those of a merge"
+    )
     params: dict[str, Any] = Field(default_factory=dict, description="the method's parameters")
     seed: int | None = Field(None, ge=0, le=2**32 - 2, description="for methods that draw at random")
     coefficients: Path | None = Field(None, description="a file OUT.coefficients.json, in place of a method")

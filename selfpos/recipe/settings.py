@@ -105,6 +105,8 @@ def _sentence(model: type[Settings], fault: dict[str, Any]) -> str:
         return f"there is no field '{path}'{nearest(str(word), _fields_at(model, parents))}"
     if fault["type"] == "missing":
         return f"field '{path}' is missing"
+    if fault["type"] == "string_type" and fault["loc"][-1] == "[key]":
+        return f"field '{path.rpartition('.')[0]}': the name is no text; put it in quotes"
     reason = fault["msg"].removeprefix("Value error, ")
     return f"field '{path}': {reason} (found {shortened(repr(fault['input']))})" if path else reason
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from selfpos.commands.merge import _parse
-from selfpos.commands.options import read_sources
+from selfpos.commands.overlap import read_sources
 from selfpos.data.files import read_records
 from selfpos.errors import SelfposError, told
 from selfpos.evaluation.load import load_model

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,11 +14,14 @@ from safetensors.numpy import load_file
 from selfpos.errors import SelfposError
 from selfpos.merging import METHODS, merge
 from selfpos.merging.output import weights as write
+from selfpos.merging.stream import Stream
 from selfpos.positioning.coefficients import Coefficients, write_coefficients
+from selfpos.searched_merge import merge_by_coefficients
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
 from selfpos.storage.tensor_file import TensorFileWriter
 from selfpos.sweep import merge_sweep, read_sweep
+from tests.helpers.adapters import make_adapter
 from tests.helpers.command import CommandLine
 
 REQUIRED = {"nearswap": {"t": 0.001}}
@@ -82,6 +88,9 @@ def test_a_stopped_sweep_continues(
     before = (made[1] / "model.safetensors").stat().st_mtime_ns
     assert merge_sweep(tiny_base, tiny_specialists, sweep, out, **options) == made  # complete ones stay
     assert (made[1] / "model.safetensors").stat().st_mtime_ns == before
+    (made[0] / "model.safetensors").unlink()
+    with pytest.raises(SelfposError, match="mean exists already and is not overwritten"):
+        merge_sweep(tiny_base, tiny_specialists, sweep, out, **options)
     other = read_sweep(written(tmp_path / "s.yaml", {"mean": {"method": "slerp"}}))
     with pytest.raises(SelfposError, match="mean exists already and is not overwritten"):
         merge_sweep(tiny_base, tiny_specialists[:2], other, out, **options)
@@ -149,3 +158,89 @@ def test_options_that_a_sweep_says_itself_are_refused(
     for option in (["--method", "ties"], ["--weights", "1"], ["--adapter"], ["--probe", "p"]):
         done = selfpos(*words, *option)
         assert done.returncode == 2 and f"{option[0]} does not go with --sweep" in done.stderr
+
+
+def test_numbers_out_of_range_are_refused_with_the_name_of_the_merge(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
+    merges = {"near": {"method": "linear"}, "far": {"method": "linear", "weights": 1e11}}
+    sweep = read_sweep(written(tmp_path / "s.yaml", merges))
+    with pytest.raises(SelfposError, match=r"^far: method linear: .*beyond the range of float16"):
+        merge_sweep(tiny_base, tiny_specialists, sweep, tmp_path / "out", dtype="float16")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_name_that_yaml_takes_for_a_number_is_asked_for_in_quotes(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("merges:\n  0.5: {method: average}\n")
+    with pytest.raises(SelfposError, match=r"field 'merges\.0\.5': the name is no text; put it in quotes"):
+        read_sweep(tmp_path / "s.yaml")
+
+
+def test_a_sweep_of_more_files_than_may_be_open(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
+    merges = {f"scale-{scale}": {"method": "linear", "weights": scale} for scale in range(8)}
+    sweep = read_sweep(written(tmp_path / "s.yaml", merges))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_now = len(list(Path("/dev/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2 * open_now + 80, before[1]))
+    try:
+        made = merge_sweep(tiny_base, tiny_specialists, sweep, tmp_path / "out", shard_size=2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    files = [file.relative_to(made[7]) for file in made[7].rglob("*.safetensors")]
+    assert 8 * len(files) > 2 * open_now + 80
+    alone = merge(tiny_base, tiny_specialists, "linear", tmp_path / "alone", weights=7, shard_size=2000).out
+    assert all((made[7] / file).read_bytes() == (alone / file).read_bytes() for file in files)
+
+
+def test_coefficients_give_the_bytes_of_a_merge_by_them(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
+    hashes, names = [content_hash(path) for path in tiny_specialists], ["alpha", "beta", "gamma"]
+    merges = {}
+    for name, separated, seed in (("plain", False, {}), ("separated", True, {"seed": 4})):
+        file = tmp_path / f"{name}.json"
+        values = [0.1, 0.4, 0.2]
+        known = Coefficients(
+            names, hashes, values, None, "base", content_hash(tiny_base), dict(seed), separated
+        )
+        write_coefficients(file, known)
+        merges[name] = {"coefficients": file.name}
+    sweep = read_sweep(written(tmp_path / "s.yaml", merges))
+    for path in merge_sweep(tiny_base, tiny_specialists, sweep, tmp_path / "out", seed=7):
+        file = tmp_path / f"{path.name}.json"
+        alone = merge_by_coefficients(file, tiny_base, tiny_specialists, tmp_path / path.name, seed=7)
+        for written_file in ("model.safetensors", "selfpos.json"):
+            assert (path / written_file).read_bytes() == (alone / written_file).read_bytes(), path.name
+
+
+def test_complete_adapters_stay_and_folders_of_others_are_not_overwritten(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    adapters = [tmp_path / name for name in ("a", "b")]
+    for seed, adapter in enumerate(adapters):
+        make_adapter(tiny_base, adapter, seed=seed)
+    sweep = read_sweep(written(tmp_path / "s.yaml", {"mean": {"method": "average"}}))
+    made = merge_sweep(tiny_base, adapters, sweep, tmp_path / "out", output="adapter", rank=2)
+    assert merge_sweep(tiny_base, adapters, sweep, tmp_path / "out", output="adapter", rank=2) == made
+    (made[0] / "selfpos.json").write_text(json.dumps({"kind": "merge", "base": {}, "merge": {}}))
+    with pytest.raises(SelfposError, match="exists already and is not overwritten"):
+        merge_sweep(tiny_base, adapters, sweep, tmp_path / "out", output="adapter", rank=2)
+
+
+def test_each_merge_runs_on_no_more_threads_than_its_memory_allows(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: dict[str, tuple[int, int]] = {}
+
+    def noting(outputs: Sequence[write.Output], stream: Stream) -> None:
+        used.update({output.plan.out.name: (stream.threads, output.plan.threads) for output in outputs})
+        write.write_weights(outputs, stream)
+
+    monkeypatch.setattr(sys.modules["selfpos.merging.merge"], "write_weights", noting)
+    merges = {"average": {"method": "average"}, "ties": {"method": "ties"}}
+    options = {"threads": 4, "budget": 60 << 20}
+    sweep = read_sweep(written(tmp_path / "s.yaml", merges))
+    merge_sweep(tiny_base, tiny_specialists, sweep, tmp_path / "out", **options)
+    assert used["ties"][0] == used["ties"][1] < used["average"][0] == 4

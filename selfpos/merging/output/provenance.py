@@ -20,6 +20,8 @@ from selfpos.version import __version__
 PATHS = ("path", "repo", "revision")
 """Where an input is: in the manifest, but not in the weight files, whose bytes must not depend on it."""
 TIME = "seconds"
+FOUND = ("coefficients", "truncation")
+"""What a merge finds out, which its plan does not know."""
 
 
 def provenance(plan: Plan, coefficients: Coefficients | None) -> dict[str, Any]:
@@ -64,18 +66,20 @@ def fingerprint(plan: Plan) -> str:
 
 
 def is_result(folder: Path, plan: Plan) -> bool:
-    """Whether `folder` is what this plan makes, by its manifest."""
+    """Whether `folder` is what this plan makes, by its manifest, and has its weights still."""
 
     def decisive(manifest: dict[str, Any]) -> str:
         facts = _without_paths(manifest)
-        facts["merge"] = {key: value for key, value in facts["merge"].items() if key != "coefficients"}
+        facts["merge"] = {key: value for key, value in facts["merge"].items() if key not in FOUND}
         return json.dumps(facts, sort_keys=True, default=str)
 
-    manifest = read_manifest(folder)
-    made = manifest.get("kind") == "merge" and {"base", "merge"} <= manifest.keys()
-    return made and decisive(manifest) == decisive(
-        json.loads(json.dumps(provenance(plan, None), default=str))
-    )
+    wanted = decisive(json.loads(json.dumps(provenance(plan, None), default=str)))
+    try:
+        made = decisive(read_manifest(folder)) == wanted
+    except (KeyError, TypeError, AttributeError):  # a manifest of something else
+        return False
+    files = [] if plan.options.output == "adapter" else plan.files
+    return made and all((folder / file.path).is_file() for file in files)
 
 
 def _without_paths(manifest: dict[str, Any]) -> dict[str, Any]:

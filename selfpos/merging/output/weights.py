@@ -89,19 +89,11 @@ def write_weights(outputs: Sequence[Output], stream: Stream) -> None:
 
 
 def _carry_out(tasks: list[Task], outputs: Sequence[Output], stream: Stream) -> None:
-    dtypes = outputs[0].plan.dtypes
-
     def work(task: Task) -> None:
-        dtype = dtypes[task.key]
         for chunk in stream.chunks(task.key, task.ranges):
             for output, writer in zip(outputs, task.writers, strict=True):
-                merged = output.merge(chunk)
-                merged += chunk.base
-                values: np.ndarray = merged if isinstance(merged, np.ndarray) else merged.cpu().numpy()
-                stored = from_float32(values.reshape(-1), dtype)
-                if not finite(values) or (dtype == "F16" and not np.isfinite(stored).all()):
-                    _refuse(output.plan, stream, task)
-                writer.write(task.name, stored, (task.first + chunk.start) * STORED[dtype].itemsize)
+                if not _write(output, writer, task, chunk):
+                    _refuse(output.plan, stream, task, named=len(outputs) > 1)
 
     done = min(len(tasks), *(_written(output.folder) for output in outputs))
     if done:
@@ -121,6 +113,22 @@ def _carry_out(tasks: list[Task], outputs: Sequence[Output], stream: Stream) -> 
         raise
 
 
+def _write(output: Output, writer: TensorFileWriter, task: Task, chunk: Chunk) -> bool:
+    """Merge a chunk and write it; False for numbers that are not finite, which are not written.
+
+    What it holds is free before the next output is merged: a chunk may be a large matrix.
+    """
+    dtype = output.plan.dtypes[task.key]
+    merged = output.merge(chunk)
+    merged += chunk.base
+    values: np.ndarray = merged if isinstance(merged, np.ndarray) else merged.cpu().numpy()
+    stored = from_float32(values.reshape(-1), dtype)
+    if not finite(values) or (dtype == "F16" and not np.isfinite(stored).all()):
+        return False
+    writer.write(task.name, stored, (task.first + chunk.start) * STORED[dtype].itemsize)
+    return True
+
+
 def _written(folder: Path) -> int:
     """How many tasks, from the first, are certainly on disk."""
     return int(read_json(folder / JOURNAL, missing_ok=True).get("pieces", 0))
@@ -133,14 +141,17 @@ def _note(tasks: list[Task], finished: int, outputs: Sequence[Output]) -> None:
         write_text(output.folder / JOURNAL, json.dumps({"pieces": finished}))
 
 
-def _refuse(plan: Plan, stream: Stream, task: Task) -> None:
-    """Raise SelfposError for numbers that are not finite: an input's, else those of the merge."""
+def _refuse(plan: Plan, stream: Stream, task: Task, *, named: bool) -> None:
+    """Raise SelfposError for numbers that are not finite: an input's, else those of the merge, which is
+    `named` by its output.
+    """
     for chunk in replace(stream, checked=True, on_access=False).chunks(task.key, task.ranges):
         for _ in chunk.vectors:
             pass
     dtype = plan.dtypes[task.key]
     remedy = "write bfloat16 or float32" if dtype == "F16" else "make weights or scale smaller"
+    name = f"{plan.out.name}: " * named
     raise SelfposError(
-        f"method {plan.method.name}: merged tensor {task.key} holds numbers beyond the range of "
+        f"{name}method {plan.method.name}: merged tensor {task.key} holds numbers beyond the range of "
         f"{TORCH[dtype]}; {remedy}"
     )
