@@ -120,7 +120,10 @@ def test_the_verb_reports_and_writes_cleaned_data_and_a_run_keeps_the_report(
         return []
 
     evaluation = {"tasks": ["STS12"], "data_dir": str(tmp_path / "mteb")}
-    recipe = recipe_of(train, base=str(tiny_base), evaluation=evaluation, overlap={"remove": True})
+    training = {"batch_size": 8}  # fewer than are left
+    recipe = recipe_of(
+        train, base=str(tiny_base), evaluation=evaluation, overlap={"remove": True}, training=training
+    )
     run = pipeline.run_recipe(recipe, tmp_path / "run", executor=begin)
     assert started
     assert json.loads(run.overlap.read_text())["sources"]["sts"]["overlapping"] == 5
