@@ -7,6 +7,7 @@ import pty
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,14 @@ from tests.helpers.command import ROOT, own_process
 
 STATUS = {signal.SIGTERM: 143, signal.SIGHUP: 129}
 MERGE = "from selfpos.cli import main; from tests.helpers.slow_ties import pause; pause(); main()"
+
+
+@pytest.fixture(autouse=True)
+def hangups_arrive() -> Iterator[None]:
+    """Under nohup they are ignored, by children too, as selfpos leaves it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def starting(tmp_path: Path, before: str) -> dict[str, str]:
