@@ -32,7 +32,8 @@ def written(file: Path, merges: object) -> Path:
     return file
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 3])
 def test_every_method_gives_the_bytes_of_a_merge_alone(
     count: int, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:

@@ -100,7 +100,7 @@ def test_killed_and_started_again(
     assert mortal.count < whole
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_kill_nine_in_a_process_of_its_own(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:

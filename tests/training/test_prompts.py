@@ -112,6 +112,7 @@ def test_prompts_are_trained_with_and_loaded_again(several: bool, tiny_base: Pat
     }
 
 
+@pytest.mark.slow
 def test_specialists_with_prompts_of_their_own_are_merged_and_keep_them(
     tiny_base: Path, tmp_path: Path
 ) -> None:
