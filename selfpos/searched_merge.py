@@ -224,13 +224,5 @@ def _coefficients_applied(
     searched = read_coefficients(file)
     folder, sources = located(base, vectors)
     order = searched.order([content_hash(source) for source in sources], content_hash(folder), file)
-    applied = {
-        **options,
-        "seed": searched.found_by.get("seed", options.get("seed", 0)),
-        "weights": searched.weights,
-        "names": searched.names,
-        "base_name": searched.base_name,
-        "provenance": {"positioning": searched.found_by},
-        **merge_method(searched.separated),
-    }
+    applied = {**options, "names": searched.names, "base_name": searched.base_name, **searched.merge_options}
     return folder, [sources[index] for index in order], applied

@@ -13,12 +13,10 @@ from selfpos.merging.merge import execute_all
 from selfpos.merging.output.provenance import describe, is_result
 from selfpos.merging.plan import plan_sweep
 from selfpos.operations import Sources, add_card, located
-from selfpos.positioning.coefficients import read_coefficients
-from selfpos.positioning.separated import merge_method
+from selfpos.positioning.coefficients import Coefficients, read_coefficients
 from selfpos.recipe import LEARNED, load_settings
 from selfpos.recipe.merging import Sweep, SweptMerge
 from selfpos.storage.atomic import refuse_existing
-from selfpos.storage.hashing import content_hash
 
 
 def read_sweep(file: str | Path) -> Sweep:
@@ -80,38 +78,45 @@ def _plans(
     base: str | Path, vectors: Sources, sweep: Sweep, out: Path, options: Mapping[str, Any]
 ) -> list[Plan]:
     folder, sources = located(base, vectors)
-    merges = {out / name: _given(name, merge, folder, sources) for name, merge in sweep.merges.items()}
-    plans = plan_sweep(folder, sources, merges, **options)
+    searched = {
+        name: read_coefficients(merge.coefficients)
+        for name, merge in sweep.merges.items()
+        if merge.coefficients is not None
+    }
+    given = {name: _method_and_settings(name, merge) for name, merge in sweep.merges.items()}
+    given |= {name: coefficients.merge_options for name, coefficients in searched.items()}
+    plans = plan_sweep(folder, sources, {out / name: given[name] for name in sweep.merges}, **options)
     for plan in plans:
+        name = plan.out.name
         if plan.method.probe:
             raise SelfposError(
-                f"{plan.out.name}: method {plan.method.name} gathers statistics of data, which a sweep does "
-                "not; merge by it alone"
+                f"{name}: method {plan.method.name} gathers statistics of data, which a sweep does not; "
+                "merge by it alone"
             )
+        if name in searched:
+            _check_order(searched[name], plan, sweep.merges[name])
         if not (plan.out.is_dir() and is_result(plan.out, plan)):
             refuse_existing(plan.out)
     return plans
 
 
-def _given(name: str, merge: SweptMerge, base: Path, sources: list[Path]) -> dict[str, Any]:
-    """Method and options of one merge of the sweep."""
+def _method_and_settings(name: str, merge: SweptMerge) -> dict[str, Any]:
+    """What the file says of a merge, as keywords. Raises SelfposError for a method that searches."""
     if merge.method in LEARNED:
         raise SelfposError(
             f"{name}: method {merge.method} searches for its coefficients; merge by it alone, and give the "
             "sweep the file of coefficients that it writes"
         )
-    if merge.coefficients is None:
-        return merge.model_dump(exclude_unset=True, exclude_none=True)
-    searched = read_coefficients(merge.coefficients)
-    order = searched.order([content_hash(path) for path in sources], content_hash(base), merge.coefficients)
+    return merge.model_dump(exclude_unset=True, exclude_none=True)
+
+
+def _check_order(searched: Coefficients, plan: Plan, merge: SweptMerge) -> None:
+    """Raise SelfposError unless the plan has the vectors of the coefficients in their order."""
+    assert merge.coefficients is not None
+    base_hash, *hashes = plan.hashes
+    order = searched.order(hashes, base_hash, merge.coefficients)
     if order != sorted(order):
         raise SelfposError(
             f"{merge.coefficients} holds coefficients of {', '.join(searched.names)}: "
             "give the vectors in this order"
         )
-    return {
-        **{name: value for name, value in searched.found_by.items() if name == "seed"},
-        "weights": searched.weights,
-        "provenance": {"positioning": searched.found_by},
-        **merge_method(searched.separated),
-    }

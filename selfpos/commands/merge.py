@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfpos.commands.merge_recipes import merge_recipes, recipes_of, show
+from selfpos.commands.merge_recipes import merge_recipes, recipes_of
 from selfpos.commands.merge_sweep import merge_sweep
 from selfpos.commands.options import (
     ALLOW_PICKLE,
@@ -19,6 +19,7 @@ from selfpos.commands.options import (
     named_values,
     options_of,
     say,
+    show_rows,
     without_pickles,
 )
 from selfpos.errors import SelfposError, unknown
@@ -180,7 +181,7 @@ def _carry_out(
     dry_run: bool,
 ) -> None:
     if dry_run:
-        show(plan(*words, **options))
+        show_rows(plan(*words, **options))
     else:
         click.echo(str(do(*words, **options)))
 
@@ -291,7 +292,7 @@ def _search(
             "method": f"{method}: a search for coefficients, which are then applied as by {applied}",
             "weights": f"searched on {searched}",
         }
-        show([(label, replaced.get(label, text)) for label, text in rows])
+        show_rows([(label, replaced.get(label, text)) for label, text in rows])
         return
     if "threads" in options:
         import torch

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfpos.commands.options import without_pickles
+from selfpos.commands.options import show_rows, without_pickles
 from selfpos.errors import SelfposError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def merge_recipes(
             words = (translation.base, translation.sources, translation.method, folder)
             merge_options = {**translation.options, **options}
             if dry_run:
-                show(plan_merge(*words, **merge_options))
+                show_rows(plan_merge(*words, **merge_options))
             else:
                 merge(*words, **merge_options)
             made[name] = folder
@@ -71,9 +71,3 @@ def recipes_of(file: Path, others: dict[str, Any]) -> list[tuple[str, Translatio
     if given := [option for option, value in others.items() if value]:
         raise SelfposError(f"{file} says what to merge; omit {', '.join(given)}")
     return translate_recipes(file)
-
-
-def show(rows: list[tuple[str, str]]) -> None:
-    """Print a plan."""
-    for label, text in rows:
-        click.echo(f"{label:<14}{text}")

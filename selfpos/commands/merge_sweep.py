@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from selfpos.commands.merge_recipes import show
+from selfpos.commands.options import show_rows
 
 
 def merge_sweep(
@@ -26,4 +26,4 @@ def merge_sweep(
         sweep.describe_sweep(base, vectors, merges, out, **options).items()
     ):
         click.echo(f"{chr(10) if number else ''}{name}")
-        show(rows)
+        show_rows(rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -181,3 +181,9 @@ def _click_type(annotation: Any, field: FieldInfo) -> click.ParamType | type[Any
         "max_open": "lt" in limits,
     }
     return click.IntRange(**bounds) if annotation is int else click.FloatRange(**bounds)
+
+
+def show_rows(rows: Sequence[tuple[str, str]]) -> None:
+    """Print labels and texts, as a plan is shown."""
+    for label, text in rows:
+        click.echo(f"{label:<14}{text}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -27,6 +26,8 @@ from selfpos.storage.manifest import write_manifest
 
 SHOWN_FROM = 256 * MEGABYTE
 """Smaller merges are over before a progress bar is drawn."""
+MOST_FILES = 100
+"""Output files open at a time: some systems allow a process 256 in all."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +99,13 @@ def execute_all(
 
 def _groups(plans: Sequence[Plan]) -> list[list[int]]:
     """The indices of plans that are carried out together: they read the same chunks on as many threads, and
-    have no more output files than may be open.
+    have at most MOST_FILES output files open.
     """
     groups: dict[object, list[int]] = {}
     for index, each in enumerate(plans):
         alone = index if each.statistics or each.options.output == "adapter" else None
         groups.setdefault((each.method.chunking, each.threads, alone), []).append(index)
-    files = len(plans[0].files) + 1  # and a lock
-    most = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2 // files)
+    most = max(1, MOST_FILES // (len(plans[0].files) + 1))  # of each its weights and a lock
     return [group[at : at + most] for group in groups.values() for at in range(0, len(group), most)]
 
 

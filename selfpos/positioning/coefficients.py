@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.errors import SelfposError
+from selfpos.positioning.separated import merge_method
 from selfpos.storage.atomic import write_text
 from selfpos.storage.documents import parse_json, read_text
 
@@ -38,9 +39,14 @@ class Coefficients:
     separated: bool = False
 
     @property
-    def weights(self) -> list[float] | dict[str, list[float]]:
-        """The weights of the merge that applies them."""
-        return as_weights(self.values, self.tensors)
+    def merge_options(self) -> dict[str, Any]:
+        """Keywords of the merge that applies them: method, weights, the search's seed, and its facts."""
+        return {
+            **merge_method(self.separated),
+            **({"seed": self.found_by["seed"]} if "seed" in self.found_by else {}),
+            "weights": as_weights(self.values, self.tensors),
+            "provenance": {"positioning": self.found_by},
+        }
 
     def order(self, hashes: Sequence[str], base: str, file: Path) -> list[int]:
         """The index of each of the file's vectors among models of content hashes `hashes`.

@@ -23,7 +23,7 @@ AB = Coefficients(
 def test_read_back_as_it_was_written(tmp_path: Path) -> None:
     file = write_coefficients(tmp_path / "c.json", AB)
     assert read_coefficients(file) == AB
-    assert AB.weights == {"w": [1.0, 2.0], "default": [0.0, 0.0]}
+    assert AB.merge_options["weights"] == {"w": [1.0, 2.0], "default": [0.0, 0.0]}
     assert [path.name for path in tmp_path.iterdir()] == ["c.json"]
 
 
