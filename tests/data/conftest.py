@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -122,5 +123,6 @@ def sources(tmp_path: Path) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    """The embedded corpus of this environment, extracted once."""
-    return load_corpus(tmp_path_factory.mktemp("corpus"))
+    """The embedded corpus of this environment, extracted once for all workers of a session."""
+    own = tmp_path_factory.mktemp("corpus")
+    return load_corpus(own.parent.parent / "corpus" if "PYTEST_XDIST_WORKER" in os.environ else own)

@@ -112,7 +112,6 @@ def test_the_cache_is_where_xdg_says_and_a_closed_folder_does_not_matter(
     assert load_corpus(tmp_path / "file" / "below").entries
 
 
-@pytest.mark.nightly
 def test_the_real_corpus(corpus: Corpus) -> None:
     assert len(corpus.entries) > 5000
     assert sum(bool(entry.see_also) for entry in corpus.entries) > 1500

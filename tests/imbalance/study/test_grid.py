@@ -206,7 +206,7 @@ def test_every_method_end_to_end_with_report(archive: Path, tmp_path: Path) -> N
     assert "| A9 |" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_a_dead_worker_is_a_sentence(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grid, "_run_in_worker", die)
     recipe = tiny_recipe(archive, methods=["baseline"])
@@ -263,7 +263,7 @@ def test_stopped_unit_is_run_again_and_finished_ones_are_not(
     }
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_workers_find_and_warn_as_one_process_does(archive: Path, tmp_path: Path) -> None:
     training = {"iterations": 12, "batch_size": 16, "learning_rates": [0.01, 1e12]}
     recipe = tiny_recipe(archive, methods=["baseline"], training=training)
