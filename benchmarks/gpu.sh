@@ -16,5 +16,5 @@ if ! "$python" -c 'import sentence_transformers, mteb, peft, scipy, gt_all_minil
     "$folder/env/bin/pip" install --quiet --no-index --find-links "${WHEELS:-wheels}" '.[offline,imbalance]'
     python=$folder/env/bin/python
 fi
-export PYTHONPATH=$PWD HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+export PYTHONPATH=$PWD:$PWD/benchmarks HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 timeout --signal=INT 480 "$python" benchmarks/gpu "$@"

@@ -7,23 +7,16 @@ import shutil
 from pathlib import Path
 
 import torch
+from merging_inputs import BASE as BERT_BASE
+from merging_inputs import QWEN3
 from safetensors.torch import load_file, save_file
 
-BERT_BASE = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-}
 BERT_TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
-QWEN3_4B = {
+QWEN3_4B = QWEN3 | {
     "hidden_size": 2560,
     "num_hidden_layers": 36,
     "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
     "intermediate_size": 9728,
-    "vocab_size": 151669,
 }
 QWEN3_TINY = {
     "hidden_size": 64,
@@ -33,6 +26,7 @@ QWEN3_TINY = {
     "head_dim": 16,
     "intermediate_size": 128,
     "vocab_size": 2000,
+    "tie_word_embeddings": True,
 }
 WORDS = 2000
 RANK = 16
@@ -68,7 +62,7 @@ def qwen(folder: Path, small: bool, count: int) -> tuple[Path, list[Path]]:
 
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
-    config = Qwen3Config(**(QWEN3_TINY if small else QWEN3_4B), tie_word_embeddings=True)
+    config = Qwen3Config(**(QWEN3_TINY if small else QWEN3_4B))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.device(device):
         model = Qwen3Model(config)

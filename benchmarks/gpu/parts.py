@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import models
-
-sys.path.append(str(Path(__file__).parent.parent))  # for `imbalance`, a sibling
 
 Row = dict[str, Any]
 GIGABYTE = 1 << 30
