@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from merging import copy_floor, measure, warm, write_alone
+from merging import copy_floor, facts, measure, warm, write_alone
 from merging_contenders import Job, command
 from merging_inputs import SHAPES, make_inputs
 
@@ -109,12 +109,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cores", type=int, default=1)
     options = parser.parse_args()
+    options.rivals = None
     rows = [row for shape in options.shapes for row in measure_shape(shape, options)]
+    machine = facts(options)
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     text = (
-        "# What merges cost\n\nCPU seconds on one core, inputs in the page cache, medians; "
-        "`python benchmarks/merging_costs.py`.\n\n" + table(rows) + "\n"
+        f"# What merges cost\n\n{machine['processor']}, one core, Python {machine['python']}, {versions}. CPU "
+        "seconds, inputs in the page cache, medians; `python benchmarks/merging_costs.py`.\n\n"
+        f"{table(rows)}\n"
     )
-    (RESULTS / "merging_costs.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (RESULTS / "merging_costs.json").write_text(json.dumps(machine | {"rows": rows}, indent=1) + "\n")
     (RESULTS / "merging_costs.md").write_text(text)
 
 
