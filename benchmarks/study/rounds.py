@@ -1,6 +1,6 @@
 """Two rounds: specialists of half as many steps, merged, trained on from there, and merged again.
 
-    python benchmarks/study/rounds.py --data FOLDER --setting five-tasks
+    python benchmarks/study/rounds.py --data FOLDER --setting five-tasks --note TEXT
 
 Each merge is searched by Self Positioning. Two rounds of 30 steps draw as many records as the specialists of
 the study in one round of 60. Results: benchmarks/results/study_rounds.json.
@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=30, help="of each specialist in each round")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--note", required=True, help="on what it was run")
     options = parser.parse_args()
     label, seed, steps = options.setting, options.seed, options.steps
     folder = options.models / "rounds" / f"{label}-{steps}-seed{seed}"
@@ -76,7 +77,7 @@ def main() -> None:
         out = folder / f"merged{number}"
         rows.append(merged(base, folders, label, seed, options.data, out))
         base = out
-    facts = {"setting": label, "seed": seed, "steps": steps, "rounds": rows}
+    facts = {"note": options.note, "setting": label, "seed": seed, "steps": steps, "rounds": rows}
     (options.results / "study_rounds.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
