@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from selfpos.errors import SelfposError
-from selfpos.passes import batches, budget_of, packed_layers
+from selfpos.passes import TOKENISED_AT_ONCE, batches, budget_of, packed_layers
 from selfpos.positioning.deltas import open_deltas
 from selfpos.positioning.processes import Processes
 from selfpos.positioning.recompute import Recompute
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 POOLER = ".pooler."
 CHUNK = 32  # texts of a forward pass with gradients where several processes share a batch
-TOKENISED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -191,7 +190,9 @@ class LiveModel:
 
     def _tokenise(self, texts: Sequence[str]) -> _Tokenised:
         tokens = self._characters(texts)  # as many at most; of models without a mask that is all we know
-        for chunk in Processes().chunks(self._by_length(texts), TOKENISED_AT_ONCE):
+        order = self._by_length(texts)
+        for start in range(0, len(order), TOKENISED_AT_ONCE):
+            chunk = order[start : start + TOKENISED_AT_ONCE]
             mask = self._features([texts[row] for row in chunk]).get("attention_mask")
             if mask is not None:
                 for row, count in zip(chunk, mask.sum(1).tolist(), strict=True):

@@ -284,11 +284,6 @@ class ScoredPairs(SmoothMeasure):
         costs = (torch.logaddexp(scores, wrong) - scores) * right
         return rows, costs.sum(1) / right.sum(1)
 
-    @property
-    def usable(self) -> int:
-        """The number of questions that average precision judges: with a right and a wrong candidate."""
-        return int(self.judged.sum())
-
 
 def _by_anchor(anchors: Sequence[str], *columns: Sequence[str]) -> dict[str, dict[str, None]]:
     """Anchor → its distinct texts of `columns`, both in their order."""
