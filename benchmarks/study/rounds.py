@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from data import probe_of, training_records
-from models import base_model
+from models import base_model, fit
 from options import study_parser
-from settings import BATCH, MAX_LENGTH, SETTINGS
+from settings import MAX_LENGTH, SETTINGS
 
 from tests import score
 
@@ -24,18 +24,12 @@ def trained(
     base: Path, label: str, seed: int, steps: int, number: int, data: Path, folder: Path
 ) -> list[Path]:
     """The specialists of a round, each of so many steps from `base`, with draws of its own."""
-    from selfpos.recipe import TrainingSettings
-    from selfpos.training import train
-
     setting, folders = SETTINGS[label], []
     for task in setting.steps:
         out = folder / f"round{number}-{task}"
         if not out.exists():
-            training = TrainingSettings(
-                steps=steps, batch_size=BATCH, learning_rate=setting.rate, max_length=MAX_LENGTH
-            )
             records = {task: training_records(task, setting, seed, data)}
-            train(base, records, out, training, seed=seed + 1000 * number, name=task)
+            fit(base, records, out, steps, setting, seed=seed + 1000 * number, name=task)
         folders.append(out)
     return folders
 
