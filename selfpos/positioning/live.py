@@ -155,7 +155,7 @@ class LiveModel:
         processes = self.processes
         if torch.is_grad_enabled():
             # a batch of a step is small and is split evenly; a probe set is not
-            chunks = processes.chunks(self._by_length(texts), CHUNK, even=True)
+            chunks = processes.chunks(self.by_length(texts), CHUNK, even=True)
             mine = chunks[processes.rank :: processes.count]
             embedded = [self.forward([texts[i] for i in chunk]) for chunk in mine]
         else:
@@ -190,7 +190,7 @@ class LiveModel:
 
     def _tokenise(self, texts: Sequence[str]) -> _Tokenised:
         tokens = self._characters(texts)  # as many at most; of models without a mask that is all we know
-        order = self._by_length(texts)
+        order = self.by_length(texts)
         for start in range(0, len(order), TOKENISED_AT_ONCE):
             chunk = order[start : start + TOKENISED_AT_ONCE]
             mask = self._features([texts[row] for row in chunk]).get("attention_mask")
@@ -202,7 +202,7 @@ class LiveModel:
         features = [self._features([texts[row] for row in chunk]) for chunk in mine]
         return _Tokenised(list(texts), chunks, features)
 
-    def _by_length(self, texts: Sequence[str]) -> list[int]:
+    def by_length(self, texts: Sequence[str]) -> list[int]:
         """Row numbers of `texts`, the shortest first."""
         return sorted(range(len(texts)), key=self._characters(texts).__getitem__)
 

@@ -180,6 +180,7 @@ def test_the_live_model_scores_a_pair_as_the_model_does(prompt: str, tmp_path: P
     expected = CrossEncoder(str(base), device="cpu").predict(pairs, activation_fn=torch.nn.Identity())
     with torch.no_grad():
         np.testing.assert_allclose(live.embed(pairs)[:, 0].numpy(), expected, atol=1e-6)
+    assert live.by_length(pairs) == [1, 0, 2]
 
 
 def test_a_base_with_several_outputs_is_refused(tmp_path: Path) -> None:
