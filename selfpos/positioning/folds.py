@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -13,6 +12,7 @@ from selfpos.console import log
 from selfpos.errors import SelfposError
 from selfpos.positioning.objective import Batch, TaskProbe, TextTable
 from selfpos.positioning.smooth import ClassMeans, SmoothMeasure
+from selfpos.tasks.measure import rows_by
 
 FOLDS = 5
 LARGEST = 1024
@@ -49,11 +49,7 @@ def searched_records(task: TaskProbe, seed: int) -> Batch:
     batch = task.sample(LARGEST, seed)
     if not batch.own_candidates:
         return batch
-    read_of, rows = Counter[str](), []
-    for row, anchor in enumerate(batch.columns[0]):
-        if read_of[anchor] < CANDIDATES:
-            rows.append(row)
-        read_of[anchor] += 1
+    rows = sorted(row for found in rows_by(batch.columns[0]).values() for row in found[:CANDIDATES])
     return replace(batch, columns=[[column[row] for row in rows] for column in batch.columns])
 
 
