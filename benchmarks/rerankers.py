@@ -1,6 +1,6 @@
 """Two rerankers merged: MiniLM-based cross-encoders of WikiQA and of docstrings, beside their rivals.
 
-    python benchmarks/rerankers.py --data ../shared/data/text  # half an hour of one core
+    python benchmarks/rerankers.py --data FOLDER --note TEXT  # half an hour of one core
 
 The base is all-MiniLM-L6-v2 with a new head of one output. The run is a recipe, which a stopped script goes
 on with; results go to benchmarks/results/rerankers.json and .md.

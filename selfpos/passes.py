@@ -17,6 +17,7 @@ BUDGET = {"cpu": 2048}
 BUDGET_ELSEWHERE = 32768
 # Short texts may be many in a batch: tokens cost, not texts.
 MOST_TEXTS = 256
+TOKENISED_AT_ONCE = 256  # texts of like length, padded to the longest
 # `torch.ops.mkldnn._*` are private operators; tests/test_passes.py says when torch changes them.
 MOST_BYTES = 2_000_000_000  # packed weights are a second copy: larger models are left as they are
 ROWS = 2048  # of the products that the packing is optimised for; others are correct, too

@@ -141,7 +141,8 @@ class Piece:
         shutil.rmtree(out)
         return {"scores": scores}
 
-    def _position(self, settings: Mapping[str, Any], specialists: list[Path]) -> Any:
+    def position(self, settings: Mapping[str, Any], specialists: list[Path]) -> Any:
+        """The point that a search with `settings` finds on the probe, a `Position`."""
         from selfpos.positioning.position import position
         from selfpos.recipe import PositioningSettings
 
@@ -151,7 +152,7 @@ class Piece:
             return position(models.base_model(), specialists, probe, chosen, seed=self.seed)
 
     def _searched(self, name: str) -> dict[str, Any]:
-        found = self._position(SEARCHES[name], self.specialists)
+        found = self.position(SEARCHES[name], self.specialists)
         facts = {key: value for key, value in asdict(found).items() if key != "tensors"}
         return self.merged(**found.merge_options) | {"position": facts}
 
@@ -215,7 +216,7 @@ class Piece:
             randomised(models.base_model(), folder, self.work / f"random-{index}", 100 * self.seed + index)
             for index, folder in enumerate(self.specialists)
         ]
-        found = self._position({}, folders)
+        found = self.position({}, folders)
         result = self.merged(folders=folders, **found.merge_options)
         for folder in folders:
             shutil.rmtree(folder)

@@ -1,9 +1,9 @@
 """What the default search costs on the study's probe, and a candidate of cma-es beside encoding its texts.
 
-    python benchmarks/study/cost.py --data FOLDER      # five minutes of one core, beside training specialists
+    python benchmarks/study/cost.py --data FOLDER --note TEXT  # five minutes of one core, and the trainings
 
 1. The search over the five specialists, and over the vectors as they are (`separate: false`): CPU seconds,
-   texts embedded, coefficients.
+   texts embedded at all points together, coefficients.
 2. A candidate (weights from the coefficients, embeddings, losses) over encoding the same distinct texts with
    `selfpos.evaluation`, tokens at hand, no weights to set and no loss: the median CPU seconds of each.
 
@@ -38,7 +38,7 @@ def cpu_seconds(work: Callable[[], Any]) -> tuple[float, Any]:
 
 def search_cost(piece: Piece, name: str) -> dict[str, Any]:
     """Cost and point of one of SEARCHES."""
-    seconds, found = cpu_seconds(lambda: piece._position(SEARCHES[name], piece.specialists))
+    seconds, found = cpu_seconds(lambda: piece.position(SEARCHES[name], piece.specialists))
     coefficients = [round(value, 4) for value in found.coefficients]
     return {"cpu_seconds": round(seconds, 1), "texts": found.texts, "coefficients": coefficients}
 
@@ -70,24 +70,30 @@ def candidate_cost(specialists: list[Path], probe: dict[str, Any]) -> dict[str, 
     }
     turns = [{name: cpu_seconds(work)[0] for name, work in works.items()} for _ in range(1 + REPEATS)]
     medians = {name: statistics.median(turn[name] for turn in turns[1:]) for name in works}
-    ratio = medians["candidate"] / medians["encoding"]
-    return {"texts": len(texts), **{name: round(value, 3) for name, value in medians.items()}, "ratio": ratio}
+    seconds = {name: round(value, 3) for name, value in medians.items()}
+    return {"texts": len(texts), **seconds, "ratio": round(medians["candidate"] / medians["encoding"], 3)}
 
 
 def main() -> None:
     import torch
 
-    options = study_parser(__doc__).parse_args()
+    from selfpos.storage.atomic import write_text
+
+    parser = study_parser(__doc__)
+    parser.add_argument("--note", required=True, help="on what it was run")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     piece = Piece("five-tasks", 0, options.data, options.models, options.results)
     probe = probe_of(piece.setting, piece.seed, options.data)
     results = {
         "date": date.today().isoformat(),
+        "note": options.note,
+        "records": sum(len(task.records) for task in probe.values()),
         "candidate": candidate_cost(piece.specialists, probe),
         **{name: search_cost(piece, name) for name in ("self-positioning", "self-positioning-plain")},
     }
     text = json.dumps(results, indent=1) + "\n"
-    (options.results / "study_cost.json").write_text(text, encoding="utf-8")
+    write_text(options.results / "study_cost.json", text)
     print(text)
 
 

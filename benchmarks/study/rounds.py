@@ -1,6 +1,6 @@
 """Two rounds: specialists of half as many steps, merged, trained on from there, and merged again.
 
-    python benchmarks/study/rounds.py --data FOLDER --setting five-tasks
+    python benchmarks/study/rounds.py --data FOLDER --setting five-tasks --note TEXT
 
 Each merge is searched by Self Positioning. Two rounds of 30 steps draw as many records as the specialists of
 the study in one round of 60. Results: benchmarks/results/study_rounds.json.
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from data import probe_of, training_records
-from models import base_model
+from models import base_model, fit
 from options import study_parser
-from settings import BATCH, MAX_LENGTH, SETTINGS
+from settings import MAX_LENGTH, SETTINGS
 
 from tests import score
 
@@ -24,18 +24,12 @@ def trained(
     base: Path, label: str, seed: int, steps: int, number: int, data: Path, folder: Path
 ) -> list[Path]:
     """The specialists of a round, each of so many steps from `base`, with draws of its own."""
-    from selfpos.recipe import TrainingSettings
-    from selfpos.training import train
-
     setting, folders = SETTINGS[label], []
     for task in setting.steps:
         out = folder / f"round{number}-{task}"
         if not out.exists():
-            training = TrainingSettings(
-                steps=steps, batch_size=BATCH, learning_rate=setting.rate, max_length=MAX_LENGTH
-            )
             records = {task: training_records(task, setting, seed, data)}
-            train(base, records, out, training, seed=seed + 1000 * number, name=task)
+            fit(base, records, out, steps, setting, seed=seed + 1000 * number, name=task)
         folders.append(out)
     return folders
 
@@ -67,6 +61,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=30, help="of each specialist in each round")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--note", required=True, help="on what it was run")
     options = parser.parse_args()
     label, seed, steps = options.setting, options.seed, options.steps
     folder = options.models / "rounds" / f"{label}-{steps}-seed{seed}"
@@ -76,7 +71,7 @@ def main() -> None:
         out = folder / f"merged{number}"
         rows.append(merged(base, folders, label, seed, options.data, out))
         base = out
-    facts = {"setting": label, "seed": seed, "steps": steps, "rounds": rows}
+    facts = {"note": options.note, "setting": label, "seed": seed, "steps": steps, "rounds": rows}
     (options.results / "study_rounds.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 

@@ -19,9 +19,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import truncate_embeddings
 
 from selfpos.evaluation.store import Store, key_of
-from selfpos.passes import MOST_TEXTS, batches, budget_of, packed_layers
+from selfpos.passes import MOST_TEXTS, TOKENISED_AT_ONCE, batches, budget_of, packed_layers
 
-TOKENISED_AT_ONCE = 256
 FEATURES = {"input_ids", "attention_mask", "token_type_ids"}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -13,6 +12,7 @@ from selfpos.console import log
 from selfpos.errors import SelfposError
 from selfpos.positioning.objective import Batch, TaskProbe, TextTable
 from selfpos.positioning.smooth import ClassMeans, SmoothMeasure
+from selfpos.tasks.measure import rows_by
 
 FOLDS = 5
 LARGEST = 1024
@@ -44,16 +44,12 @@ class TaskFolds:
         return torch.arange(self.measure.count)
 
 
-def read(task: TaskProbe, seed: int) -> Batch:
-    """The records of a task that are searched on."""
+def searched_records(task: TaskProbe, seed: int) -> Batch:
+    """The records of a task that are searched on: LARGEST at most, and CANDIDATES of a question."""
     batch = task.sample(LARGEST, seed)
     if not batch.own_candidates:
         return batch
-    read_of, rows = Counter[str](), []
-    for row, anchor in enumerate(batch.columns[0]):
-        if read_of[anchor] < CANDIDATES:
-            rows.append(row)
-        read_of[anchor] += 1
+    rows = sorted(row for found in rows_by(batch.columns[0]).values() for row in found[:CANDIDATES])
     return replace(batch, columns=[[column[row] for row in rows] for column in batch.columns])
 
 
@@ -62,7 +58,7 @@ class Folds:
 
     def __init__(self, tasks: Mapping[str, TaskProbe], temperature: float, seed: int) -> None:
         self.probes = tasks
-        self.batches = {name: read(task, seed) for name, task in tasks.items()}
+        self.batches = {name: searched_records(task, seed) for name, task in tasks.items()}
         measures = {name: tasks[name].smooth(batch, temperature) for name, batch in self.batches.items()}
         self.table = TextTable([text for measure in measures.values() for text in measure.texts])
         self.tasks: dict[str, TaskFolds] = {}
@@ -131,7 +127,7 @@ def assign_folds(texts: list[set[str]], classes: Tensor | None, seed: int, task:
 def check_records(tasks: Mapping[str, TaskProbe], temperature: float, seed: int) -> None:
     """Raise SelfposError, naming the task, unless records of each of `tasks` can be judged by others."""
     for name, task in tasks.items():
-        batch = read(task, seed)
+        batch = searched_records(task, seed)
         measure = task.smooth(batch, temperature)
         if not measure.usable:
             raise SelfposError(f"the probe of task {name}: of its {batch.count} records {measure.lacking}")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from selfpos.errors import SelfposError
-from selfpos.passes import batches, budget_of, packed_layers
+from selfpos.passes import TOKENISED_AT_ONCE, batches, budget_of, packed_layers
 from selfpos.positioning.deltas import open_deltas
 from selfpos.positioning.processes import Processes
 from selfpos.positioning.recompute import Recompute
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 POOLER = ".pooler."
 CHUNK = 32  # texts of a forward pass with gradients where several processes share a batch
-TOKENISED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ class LiveModel:
         processes = self.processes
         if torch.is_grad_enabled():
             # a batch of a step is small and is split evenly; a probe set is not
-            chunks = processes.chunks(self._by_length(texts), CHUNK, even=True)
+            chunks = processes.chunks(self.by_length(texts), CHUNK, even=True)
             mine = chunks[processes.rank :: processes.count]
             embedded = [self.forward([texts[i] for i in chunk]) for chunk in mine]
         else:
@@ -191,7 +190,9 @@ class LiveModel:
 
     def _tokenise(self, texts: Sequence[str]) -> _Tokenised:
         tokens = self._characters(texts)  # as many at most; of models without a mask that is all we know
-        for chunk in Processes().chunks(self._by_length(texts), TOKENISED_AT_ONCE):
+        order = self.by_length(texts)
+        for start in range(0, len(order), TOKENISED_AT_ONCE):
+            chunk = order[start : start + TOKENISED_AT_ONCE]
             mask = self._features([texts[row] for row in chunk]).get("attention_mask")
             if mask is not None:
                 for row, count in zip(chunk, mask.sum(1).tolist(), strict=True):
@@ -201,7 +202,7 @@ class LiveModel:
         features = [self._features([texts[row] for row in chunk]) for chunk in mine]
         return _Tokenised(list(texts), chunks, features)
 
-    def _by_length(self, texts: Sequence[str]) -> list[int]:
+    def by_length(self, texts: Sequence[str]) -> list[int]:
         """Row numbers of `texts`, the shortest first."""
         return sorted(range(len(texts)), key=self._characters(texts).__getitem__)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from selfpos.errors import SelfposError
 from selfpos.positioning.smooth import RERANKED, ScoredPairs, SmoothMeasure, smooth_measure
 from selfpos.tasks.losses import Embedded
-from selfpos.tasks.measure import PairMeasure, TaskMeasure
+from selfpos.tasks.measure import PairMeasure, TaskMeasure, rows_by
 from selfpos.tasks.types.candidates import RIGHT
 
 if TYPE_CHECKING:
@@ -106,13 +106,12 @@ class PairProbe(TaskProbe):
 
     def sample(self, most: int, seed: int) -> Batch:
         """All records as one batch, or those of `most` questions: all candidates of a question or none."""
-        questions = self.dataset[self.type.text_columns[0]][:]
-        asked = list(dict.fromkeys(questions))
+        rows_of = rows_by(self.dataset[self.type.text_columns[0]][:])
+        asked = list(rows_of)
         if len(asked) <= most:
             return self.everything()
         drawn = torch.randperm(len(asked), generator=torch.Generator().manual_seed(seed))[:most]
-        kept = {asked[number] for number in drawn.tolist()}
-        rows = [row for row, question in enumerate(questions) if question in kept]
+        rows = sorted(row for number in drawn.tolist() for row in rows_of[asked[number]])
         return self._batch(self.dataset.select(rows)[:])
 
     def _batch(self, records: Mapping[str, list]) -> Batch:

@@ -163,7 +163,7 @@ class Problem:
         losses = losses_of(self.tasks, batches, embeddings)
         self.balance(losses).backward()
         assert embeddings.grad is not None
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        order = self.live.by_length(texts)
         processes = self.live.processes
         for chosen in processes.chunks(order, size)[processes.rank :: processes.count]:
             self.live.forward([texts[i] for i in chosen]).backward(embeddings.grad[chosen])

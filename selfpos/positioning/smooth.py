@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from selfpos.tasks.measure import rows_by
+
 if TYPE_CHECKING:
     from selfpos.tasks.measure import Measured
 
@@ -259,9 +261,7 @@ class ScoredPairs(SmoothMeasure):
     ) -> None:
         self.texts: Any = list(pairs)
         self.temperature = temperature
-        by_question: dict[str, list[int]] = {}
-        for number, (question, _) in enumerate(pairs):
-            by_question.setdefault(question, []).append(number)
+        by_question = rows_by([question for question, _ in pairs])
         most = max(map(len, by_question.values()))
         padded = [numbers + [-1] * (most - len(numbers)) for numbers in by_question.values()]
         self.pairs = torch.tensor(padded)
@@ -283,11 +283,6 @@ class ScoredPairs(SmoothMeasure):
         wrong = scores.masked_fill(~self.wrong[rows], -torch.inf).logsumexp(1, keepdim=True)
         costs = (torch.logaddexp(scores, wrong) - scores) * right
         return rows, costs.sum(1) / right.sum(1)
-
-    @property
-    def usable(self) -> int:
-        """The number of questions that average precision judges: with a right and a wrong candidate."""
-        return int(self.judged.sum())
 
 
 def _by_anchor(anchors: Sequence[str], *columns: Sequence[str]) -> dict[str, dict[str, None]]:

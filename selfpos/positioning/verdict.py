@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from selfpos.positioning.folds import Folds
-from selfpos.scores.examples import Examples, Measure, measure_of
+from selfpos.scores import examples
 from selfpos.scores.intervals import percentile_interval, sign_flip
 from selfpos.tasks.measure import TaskMeasure
 
@@ -117,31 +117,29 @@ def _gain(
         for task, measure in measures.items()
     ]
     low, high = percentile_interval(np.mean(gains, axis=0), alpha)
-    by_record = [
-        contributions(measure, items[task]) - contributions(measure, reference[task])
-        for task, measure in measures.items()
-    ]
+    by_record = [contributions(items[task]) - contributions(reference[task]) for task in measures]
     if sign_flip(np.concatenate(by_record), draws, seed) >= alpha:
         low, high = min(low, 0.0), max(high, 0.0)
     return Gain(value, low, high)
 
 
-def contributions(measure: TaskMeasure, items: Mapping[str, NDArray]) -> NDArray:
-    """What each record adds to the measure, (n,): of a mean its value, else the jackknife's pseudo-value."""
+def contributions(items: Mapping[str, NDArray]) -> NDArray:
+    """What each record adds to its task's measure, (n,): of a mean its value, else the pseudo-value of the
+    jackknife; each over n.
+    """
     values = next(iter(items.values()))
     if len(items) == 1:
         known = np.isfinite(values)
         return np.where(known, values, 0.0) / max(1, known.sum())
-    count, of_pairs = len(values), _of_pairs(items)
-    without = of_pairs(1.0 - np.eye(count))
-    return measure.score_of(items, None) - (count - 1) / count * without
+    pairs = _pairs(items)
+    return examples.contributions(pairs, pairs.count) / pairs.count
 
 
-def _of_pairs(items: Mapping[str, NDArray]) -> Measure:
-    """The measure of pairs as a function of how often each is drawn, (draws, n)."""
+def _pairs(items: Mapping[str, NDArray]) -> examples.Examples:
+    """Pairs as examples, whose measure takes all draws at once."""
     cosines, target = items["cosines"], items["target"]
     kind = "average-precision" if np.issubdtype(target.dtype, np.integer) else "spearman"
-    return measure_of(Examples("", "", kind, len(target), "", {"scores": cosines, "gold": target}))
+    return examples.Examples("", "", kind, len(target), "", {"scores": cosines, "gold": target})
 
 
 def resampled(
@@ -152,7 +150,8 @@ def resampled(
     rng = np.random.default_rng([seed, crc32(task.encode())])
     rows = rng.integers(size, size=(draws, size))
     if len(items) > 1:
-        return _of_pairs(items)(np.array([np.bincount(drawn, minlength=size) for drawn in rows], float))
+        times = np.array([np.bincount(drawn, minlength=size) for drawn in rows], float)
+        return examples.measure_of(_pairs(items))(times)
     if np.isfinite(values := next(iter(items.values()))).all():
         return values[rows].mean(axis=1)
     return np.array([measure.score_of(items, drawn) for drawn in rows])

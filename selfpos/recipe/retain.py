@@ -53,6 +53,11 @@ class RetainSettings(Settings):
     )
     device: str | None = Field(None, description="Where the model runs [default: a GPU if there is one].")
 
+    @property
+    def seed_of_draws(self) -> int:
+        """The seed, 0 where none is given."""
+        return self.seed or 0
+
     @model_validator(mode="after")
     def _one_rule(self) -> RetainSettings:
         given = [name for name in ("promise", "keep", "alpha") if getattr(self, name) is not None]

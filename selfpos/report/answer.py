@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from selfpos.comparison import Difference, compare
 from selfpos.comparison.differences import MEAN
 from selfpos.report.results import RunResults
@@ -58,8 +56,7 @@ def _gains(results: RunResults, best: str) -> dict[str, Difference | None]:
     gains = {row.model: row.differences.get(MEAN) for row in rows}
     of_best = next(row.differences.get(MEAN) for row in results.comparison.rows if row.model == best)
     if of_best is not None and best != results.baseline:
-        ends = [None if end is None else -end for end in (of_best.high, of_best.low)]
-        gains[results.baseline] = replace(of_best, value=-of_best.value, low=ends[0], high=ends[1])
+        gains[results.baseline] = -of_best
     return gains
 
 

@@ -155,7 +155,7 @@ class Scale:
         for name in names:
             task = self.judge.tasks[name]
             lost = max(0.0, self.base.scores[name] - self.tuned.scores[name])
-            beyond = contributions(task.measure, point.items[name]) - self._base_contributions[name]
+            beyond = contributions(point.items[name]) - self._base_contributions[name]
             beyond += task.tolerated * lost / len(beyond)
             differences.append(point.scores[name] - self.base.scores[name])
             worst.append(differences[-1] - quantile * float(beyond.std(ddof=1)) * len(beyond) ** 0.5)
@@ -166,7 +166,7 @@ class Scale:
     @cached_property
     def _base_contributions(self) -> dict[str, NDArray]:
         names = self.judge.names("general")
-        return {name: contributions(self.judge.tasks[name].measure, self.base.items[name]) for name in names}
+        return {name: contributions(self.base.items[name]) for name in names}
 
 
 def front(scale: Scale, points: Sequence[Point], most: int = 12) -> list[Point]:

@@ -61,7 +61,7 @@ class _Search:
         self.embedder = Embedder(live, self.table.texts)
         self.names = [vector.name for vector in live.vectors]
         self._embed_lines()
-        self.judge = Judge([self._by_teachers(task) for task in tasks], self.table, settings.seed or 0)
+        self.judge = Judge([self._by_teachers(task) for task in tasks], self.table, settings.seed_of_draws)
         base = self.embedder.exactly(Place(self.first, 0.0))
         self.documents = base if settings.index == "base" else None
         ends = [self.embedded_again(Place(name, 1.0)) for name in self.names]

@@ -59,7 +59,7 @@ def read_sides(
             "--index base needs a domain of questions and documents (a task type such as retrieval), and no "
             "domain task has them; give such records with --domain"
         )
-    return judged_tasks(domain, apart(domain, general, say), settings.seed or 0)
+    return judged_tasks(domain, apart(domain, general, say), settings.seed_of_draws)
 
 
 def _check_count(source: str, task: ProbeTask) -> None:
@@ -91,7 +91,7 @@ def read_side(
     tasks: dict[str, ProbeTask] = {}
     for word in words:
         source = mteb_source(word, settings.data_dir)
-        found = _read(side, source or word, base, settings.seed or 0, say)
+        found = _read(side, source or word, base, settings.seed_of_draws, say)
         for kept, task in found.items():
             unique = unique_name(word if source else kept, tasks)
             _check_count(word, task)

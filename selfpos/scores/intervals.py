@@ -7,7 +7,7 @@ the score, nor adds the variance over seeds, and its draws would change the publ
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,11 @@ class Difference:
     p: float | None = None
     adjusted: float | None = None
     alpha: float = 0.05
+
+    def __neg__(self) -> Difference:
+        """Baseline minus model."""
+        low, high = (None if end is None else -end for end in (self.high, self.low))
+        return replace(self, value=-self.value, low=low, high=high)
 
     @property
     def significant(self) -> bool | None:

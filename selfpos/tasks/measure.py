@@ -133,10 +133,7 @@ class PairMeasure(TaskMeasure):
     def __init__(self, pairs: Sequence[tuple[str, str]], grades: Sequence[float], right: float) -> None:
         self.texts: Any = list(pairs)
         self._right = np.asarray(grades) >= right
-        rows_of: dict[str, list[int]] = {}
-        for row, (question, _) in enumerate(pairs):
-            rows_of.setdefault(question, []).append(row)
-        self._rows = list(rows_of.values())
+        self._rows = list(rows_by([question for question, _ in pairs]).values())
 
     @property
     def judges(self) -> bool:
@@ -155,6 +152,14 @@ class PairMeasure(TaskMeasure):
             if 0 < self._right[rows].sum() < len(rows):
                 precisions[number] = average_precision_score(self._right[rows], scores[rows])
         return {"precisions": precisions}
+
+
+def rows_by(texts: Sequence[str]) -> dict[str, list[int]]:
+    """Text → the rows that hold it, both in their order."""
+    rows: dict[str, list[int]] = {}
+    for row, text in enumerate(texts):
+        rows.setdefault(text, []).append(row)
+    return rows
 
 
 def _nearest_class(texts: NDArray, labels: NDArray, known: NDArray, known_labels: NDArray) -> NDArray:
@@ -179,9 +184,7 @@ def _own_precisions(columns: Sequence[Sequence[str]], parts: Sequence[NDArray]) 
     """Average precision of each distinct anchor's positives among its own texts; nan without a negative."""
     from sklearn.metrics import average_precision_score
 
-    rows_of: dict[str, list[int]] = {}
-    for row, anchor in enumerate(columns[0]):
-        rows_of.setdefault(anchor, []).append(row)
+    rows_of = rows_by(columns[0])
     precisions = np.full(len(rows_of), np.nan)
     for number, rows in enumerate(rows_of.values()):
         cosines: dict[str, float] = {}

@@ -204,7 +204,7 @@ def test_of_a_question_with_many_candidates_some_are_read() -> None:
         [dict(zip(("anchor", "positive", "negative"), row, strict=True)) for row in rows]
     )
     task = objective.TaskProbe("reranking", get_task("reranking"), dataset, 0.05)
-    batch = folds.read(task, seed=0)
+    batch = folds.searched_records(task, seed=0)
     assert Counter(batch.columns[0]) == {"a": folds.CANDIDATES, "b": folds.CANDIDATES, "c": 1}
     assert all(text.endswith(anchor) for anchor, _, text in zip(*batch.columns, strict=True))
 

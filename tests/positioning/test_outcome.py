@@ -208,7 +208,7 @@ def test_resampled_pairs_have_the_measure_of_their_records(whole: bool) -> None:
     assert resampled(measure, pairs, "task", 3, 20) == pytest.approx(expected)
     without = [measure.score_of(pairs, np.delete(np.arange(40), row)) for row in range(40)]
     expected = measure.score_of(pairs, None) - 39 / 40 * np.array(without)
-    assert contributions(measure, pairs) == pytest.approx(expected)
+    assert contributions(pairs) == pytest.approx(expected)
 
 
 def test_a_task_that_no_vector_helps_and_a_vector_that_helps_none_get_a_sentence(

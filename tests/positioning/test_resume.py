@@ -135,8 +135,14 @@ search(base, [specialist], out, SGD)
     assert search(tiny_base, tiny_specialists[:1], tmp_path / "killed", SGD) == alone
 
 
-def test_other_settings_start_a_new_search_and_a_damaged_state_is_no_trouble(
-    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("said", ["is damaged", "is of another version"])
+def test_other_settings_start_a_new_search_and_a_state_that_is_no_use_is_no_trouble(
+    tiny_base: Path,
+    tiny_specialists: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    said: str,
 ) -> None:
     def stop(self: Selection, *args: object) -> None:
         raise Killed
@@ -158,8 +164,14 @@ def test_other_settings_start_a_new_search_and_a_damaged_state_is_no_trouble(
         PositioningSettings(**COMMON, **plain),
         2,
     )
-    (states / f"{name}.pt").write_bytes(b"torn")
+    state = states / f"{name}.pt"
+    if said == "is damaged":
+        state.write_bytes(b"torn")
+    else:
+        older = {"format": trajectory.FORMAT - 1, "kept": {}, "best": None, "steps": 1, "seconds": 0.0}
+        torch.save(older | {"written": 0}, state)
     assert search(tiny_base, tiny_specialists[:1], other.parent, plain) == alone
+    assert f"{said}; the search starts again" in caplog.text
 
 
 def test_stopped_by_ctrl_c_and_started_again(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm, ttest_1samp
 
 from selfpos.scores.examples import Examples, resamples, score_of
-from selfpos.scores.intervals import borda_ranks, estimate, holm
+from selfpos.scores.intervals import Difference, borda_ranks, estimate, holm
 
 
 @settings(max_examples=100, deadline=None)
@@ -122,6 +122,12 @@ def test_where_examples_do_not_matter_seeds_are_a_t_test() -> None:
     plain = ttest_1samp(by_seed, 0)
     assert found.p == pytest.approx(plain.pvalue)
     assert (found.low, found.high) == pytest.approx(tuple(plain.confidence_interval(0.95)))
+
+
+def test_a_difference_the_other_way_round_swaps_the_ends_of_its_interval() -> None:
+    difference = Difference(0.25, 0.125, 0.5, p=0.01, adjusted=0.02, alpha=0.1)
+    assert -difference == Difference(-0.25, -0.5, -0.125, p=0.01, adjusted=0.02, alpha=0.1)
+    assert -Difference(0.25) == Difference(-0.25)
 
 
 def test_equal_models() -> None:
