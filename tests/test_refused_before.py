@@ -144,6 +144,10 @@ def test_a_dry_run_says_what_would_be_done(
         ({"max_length": 4096}, "max_length 4096 is above the limit of"),
         ({"report_to": ["wandb"]}, "report_to wandb needs the package wandb"),
         ({"batch_size": 64}, "task pairs: 44 records to train on give no batch of 64"),
+        (
+            {"batch_size": 40, "validation": {"share": 0.2}},
+            "task pairs: 30 records to train on give no batch of 40",
+        ),
     ],
 )
 def test_a_training_that_cannot_be_is_refused_before_the_first(

@@ -93,17 +93,22 @@ def check_merges(recipe: Recipe, keys: list[str]) -> None:
 
 
 def check_trainings(recipe: Recipe, data: dict[str, TaskData]) -> None:
-    """Refuse tasks whose records give nothing to learn, or no batch, before the first of them is trained."""
+    """Refuse tasks whose records cannot be trained or validated on, before the first of them is trained."""
+    from selfpos.training.train import check_data
+
     for name, task in data.items():
         try:
-            records = task.type.under(recipe.training).prepare(task.training, recipe.seed)
+            with quiet_libraries():
+                check_data(
+                    task.type,
+                    task.training,
+                    recipe.training,
+                    validation=task.validation,
+                    prompts=task.source.prompts,
+                    seed=recipe.seed,
+                )
         except SelfposError as error:
             raise SelfposError(f"recipe {recipe.name}, task {name}: {error}") from None
-        if len(records) < recipe.training.batch_size:
-            raise SelfposError(
-                f"recipe {recipe.name}, task {name}: {len(records)} records to train on give no batch of "
-                f"{recipe.training.batch_size}; lower training.batch_size, or give more data"
-            )
 
 
 def check_prompts(recipe: Recipe, base: Path, data: dict[str, TaskData]) -> None:

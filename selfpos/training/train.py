@@ -183,6 +183,31 @@ def try_steps(
     return result.seconds / result.steps, 4 * trained
 
 
+def check_data(
+    task_type: TaskType,
+    records: Dataset,
+    settings: TrainingSettings,
+    *,
+    validation: Dataset | None = None,
+    prompts: Prompts = "",
+    seed: int,
+) -> None:
+    """Raise SelfposError for one task's records that `train` would refuse under these settings: those that
+    give nothing to learn, no batch, or no measure of a state where it validates.
+    """
+    held_out = {"": validation} if validation is not None else {}
+    task = _prepare({"": (task_type, records)}, settings, held_out, {"": prompts}, seed)[""]
+    if len(task.records) < settings.batch_size:
+        raise SelfposError(
+            f"{len(task.records)} records to train on give no batch of {settings.batch_size}; lower "
+            "training.batch_size, or give more data"
+        )
+    if settings.validation is not None and task.held_out is not None:
+        from selfpos.training.validation import task_measure
+
+        task_measure(task_type, task.held_out, prompts, settings.validation.records)
+
+
 def _prepare(
     data: Mapping[str, tuple[TaskType, Dataset]],
     settings: TrainingSettings,
