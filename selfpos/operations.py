@@ -20,6 +20,7 @@ from selfpos.merging.output.provenance import describe
 from selfpos.merging.plan import check_base as check_merged_base
 from selfpos.publishing.card import write_card
 from selfpos.recipe import PositioningSettings, TaskSource, TrainingSettings, validate
+from selfpos.recipe.data import PROBE_RECORDS
 from selfpos.statistics import check, gathered
 from selfpos.storage.atomic import refuse_existing, refuse_within
 from selfpos.storage.locate import locate_model
@@ -51,7 +52,7 @@ def finetune(
     settings: TrainingSettings,
     *,
     model_type: str | None = None,
-    probe: int = 256,
+    probe: int = PROBE_RECORDS,
     seed: int = 0,
     say: Callable[[str], object] = print,
 ) -> TrainingResult:
@@ -110,7 +111,7 @@ def check_finetune(
     settings: TrainingSettings,
     *,
     model_type: str | None = None,
-    probe: int = 256,
+    probe: int = PROBE_RECORDS,
     seed: int = 0,
     say: Callable[[str], object] = print,
 ) -> None:
