@@ -23,12 +23,12 @@ def checked_base(recipe: Recipe, base: Path) -> list[str]:
     from selfpos.merging.plan import check_base
     from selfpos.operations import check_searches
     from selfpos.storage.model_class import RERANKER, check_embeds, class_of
-    from selfpos.training.models import check_base as check_trained
+    from selfpos.training.models import check_trainable
     from selfpos.training.outside import check_trackers
 
     check_embeds(base, RERANKER)
     check_trackers(recipe.training.report_to)
-    check_trained(base, recipe.training.max_length, class_of(base))
+    check_trainable(base, recipe.training.max_length, class_of(base))
     opened = check_base(base, allow_code=not recipe.merges)
     if any(needs_probe(merge) for merge in recipe.merges.values()):
         with quiet_libraries():

@@ -22,7 +22,7 @@ from selfpos.tasks import TaskType
 from selfpos.tasks.draws import why_no_batch
 from selfpos.tasks.task import Prompts, column_prompts, kept_prompts
 from selfpos.training.checkpoints import Checkpoints, Interruption, checkpoints_of, step_of
-from selfpos.training.models import check_base, choose_precision, load_trainable, save_model
+from selfpos.training.models import check_trainable, choose_precision, load_trainable, save_model
 from selfpos.training.outside import check_trackers, environment, outside_failures, tensorboard_beside
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def train(
     classes = {task_type.model_class for task_type, _ in data.values()}
     if len(classes) > 1:
         raise SelfposError(f"one model does not learn the tasks of {' and '.join(sorted(classes))}")
-    check_base(base, settings.max_length, classes.pop())
+    check_trainable(base, settings.max_length, classes.pop())
     mixture = mixture or MixtureSettings()
     if mixture.surgery and len(data) < 2:
         raise SelfposError("gradient surgery is between tasks: it needs the data of two or more")
