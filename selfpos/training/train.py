@@ -19,7 +19,7 @@ from selfpos.storage.locate import display_name, hub_snapshot
 from selfpos.storage.manifest import write_manifest
 from selfpos.storage.model_class import RERANKER, class_of, default_prompt
 from selfpos.tasks import TaskType
-from selfpos.tasks.draws import why_no_batch
+from selfpos.tasks.draws import gives_no_batch, why_no_batch
 from selfpos.tasks.task import Prompts, column_prompts, kept_prompts
 from selfpos.training.checkpoints import Checkpoints, Interruption, checkpoints_of, step_of
 from selfpos.training.models import check_trainable, choose_precision, load_trainable, save_model
@@ -202,6 +202,9 @@ def check_data(
             f"{len(task.records)} records to train on give no batch of {settings.batch_size}; lower "
             "training.batch_size, or give more data"
         )
+    texts = task.type.texts_of(task.records.column_names)
+    if task.type.sampler == "no_duplicates" and gives_no_batch(task.records, texts, settings.batch_size):
+        raise SelfposError(why_no_batch(task.records, texts, settings.batch_size))
     if settings.validation is not None and task.held_out is not None:
         from selfpos.training.validation import task_measure
 
