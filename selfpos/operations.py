@@ -17,9 +17,10 @@ from selfpos.errors import SelfposError, unknown
 from selfpos.merging import Plan, execute, plan
 from selfpos.merging.output.layout import code_of
 from selfpos.merging.output.provenance import describe
-from selfpos.merging.plan import check_base as check_merged_base
+from selfpos.merging.plan import check_base
 from selfpos.publishing.card import write_card
 from selfpos.recipe import PositioningSettings, TaskSource, TrainingSettings, validate
+from selfpos.recipe.data import PROBE_RECORDS
 from selfpos.statistics import check, gathered
 from selfpos.storage.atomic import refuse_existing, refuse_within
 from selfpos.storage.locate import locate_model
@@ -30,7 +31,7 @@ from selfpos.tasks import TaskType, get_task
 from selfpos.tasks.texts import GENERAL, TEXTS
 from selfpos.tasks.types.candidates import for_cross_encoder
 from selfpos.training import TrainingResult, train
-from selfpos.training.models import check_base, load_trainable, refuse_for_pairs, wanted_class
+from selfpos.training.models import check_trainable, load_trainable, refuse_for_pairs, wanted_class
 from selfpos.training.negatives import mine
 from selfpos.vectors.check import side_prompt
 from selfpos.vectors.task_vector import distinct_names
@@ -51,7 +52,7 @@ def finetune(
     settings: TrainingSettings,
     *,
     model_type: str | None = None,
-    probe: int = 256,
+    probe: int = PROBE_RECORDS,
     seed: int = 0,
     say: Callable[[str], object] = print,
 ) -> TrainingResult:
@@ -110,7 +111,7 @@ def check_finetune(
     settings: TrainingSettings,
     *,
     model_type: str | None = None,
-    probe: int = 256,
+    probe: int = PROBE_RECORDS,
     seed: int = 0,
     say: Callable[[str], object] = print,
 ) -> None:
@@ -155,8 +156,8 @@ def _prepared(
         task_type = for_cross_encoder(task_type)
         refuse_for_pairs(source, settings)
     # before its data is read, or mined with it
-    check_base(folder, settings.max_length, task_type.model_class)
-    code = code_of(check_merged_base(folder, allow_code=True))
+    check_trainable(folder, settings.max_length, task_type.model_class)
+    code = code_of(check_base(folder, allow_code=True))
     if code:
         names = ", ".join(map(str, code))
         say(f"the base names Python code of its own ({names}): merges over it need --allow-code")

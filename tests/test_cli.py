@@ -17,8 +17,7 @@ import yaml
 
 from selfpos import cli
 from selfpos.cli import VERBS
-from selfpos.errors import SelfposError, stopped
-from selfpos.recipe.shipped import find_recipe
+from selfpos.errors import stopped
 from tests.conftest import make_tiny_model
 from tests.helpers.command import ROOT, CommandLine, Done, own_process, said
 
@@ -364,40 +363,6 @@ def test_ctrl_c_within_an_import_has_its_exit_status(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(start, encoding="utf-8")
     done = own_process(PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
     assert (done.returncode, done.stderr) == (130, "selfpos: stopped\n")
-
-
-def test_the_recipes_of_the_package_are_listed_shown_and_found_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, selfpos: CommandLine
-) -> None:
-    files = {file.stem: file for file in (ROOT / "recipes").glob("*.yaml")}
-    listed = selfpos("recipes").stdout
-    assert [line.split()[0] for line in listed.splitlines() if line[:1].strip()] == sorted(files)
-    assert selfpos("recipes", "show", "quickstart").stdout == files["quickstart"].read_text(encoding="utf-8")
-    assert "did you mean 'quickstart'?" in said(selfpos("recipes", "show", "quikstart"))
-    assert "did you mean 'quickstart'?" in said(selfpos("run", "quikstart"))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "retain").mkdir()  # a folder of that name is no recipe
-    assert find_recipe(Path("retain")) == files["retain"]
-    (tmp_path / "retain").rmdir()
-    (tmp_path / "retain").write_text("name: mine\n")
-    assert find_recipe(Path("retain")) == Path("retain")
-
-
-def test_every_verb_that_reads_recipes_finds_those_of_the_package_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from selfpos.analysis.study import _open_study
-    from selfpos.commands.overlap import read_sources
-    from selfpos.recipe import AnalysisSettings, load_recipe
-
-    monkeypatch.chdir(tmp_path)
-    recipe = load_recipe("english")
-    assert recipe.name == "english"
-    sources, whole = read_sources(["english"])
-    assert whole == recipe and sources == recipe.tasks
-    assert _open_study(Path("english"), AnalysisSettings(), None, None).recipe == recipe
-    with pytest.raises(SelfposError, match="did you mean 'english'"):
-        load_recipe("englsh")
 
 
 def test_a_verb_that_is_gone_says_what_to_do(selfpos: CommandLine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -144,6 +145,10 @@ def test_a_dry_run_says_what_would_be_done(
         ({"max_length": 4096}, "max_length 4096 is above the limit of"),
         ({"report_to": ["wandb"]}, "report_to wandb needs the package wandb"),
         ({"batch_size": 64}, "task pairs: 44 records to train on give no batch of 64"),
+        (
+            {"batch_size": 40, "validation": {"share": 0.2}},
+            "task pairs: 30 records to train on give no batch of 40",
+        ),
     ],
 )
 def test_a_training_that_cannot_be_is_refused_before_the_first(
@@ -153,6 +158,17 @@ def test_a_training_that_cannot_be_is_refused_before_the_first(
     content = yaml.safe_load(file.read_text())
     file.write_text(yaml.safe_dump(content | {"training": content["training"] | settings}))
     assert message in " ".join(said(selfpos("run", file, "--data-root", data, "--dry-run")).split())
+
+
+def test_data_whose_texts_give_no_batch_are_refused_before_the_first_training(
+    tiny_base: Path, data: Path, selfpos: CommandLine
+) -> None:
+    file = recipe(tiny_base, data)
+    rows = [json.dumps({"anchor": f"word {n % 8}", "positive": f"about {n}"}) for n in range(64)]
+    (data / "retrieval.jsonl").write_text("\n".join(rows))
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"probe": {"per_task": 2}}))
+    refused = " ".join(said(selfpos("run", file, "--data-root", data, "--dry-run")).split())
+    assert "task retrieval: no batch of 8 records that share no text: the text 'word" in refused
 
 
 def test_all_data_that_a_run_lacks_is_told_at_once(tiny_base: Path, data: Path, selfpos: CommandLine) -> None:

@@ -93,7 +93,7 @@ def settings(place: Place) -> list[Opener]:
     """The JSON files of a model."""
     from selfpos.merging.plan import check_base
     from selfpos.storage.model_folder import open_model
-    from selfpos.training.models import check_base as check_trained
+    from selfpos.training.models import check_trainable
     from selfpos.vectors.task_vector import open_vectors
 
     base = open_model(place.base)
@@ -113,7 +113,7 @@ def settings(place: Place) -> list[Opener]:
         def opened() -> None:
             model = models[latest[0]]
             check_base(model, allow_code=True)
-            check_trained(model, 16)
+            check_trainable(model, 16)
             open_vectors(base, [model])
 
         return Opener(name, st.one_of(drawn), write, opened)

@@ -124,9 +124,9 @@ def tables(place: Place) -> Iterator[Trial]:
     """Tables whose rows and cells do not fit."""
     head = "sentence1,sentence2,score\n"
     for text, says in (
-        (head + 'a,"b,1\n' * 64, "all 32 scores are 1"),
+        (head + 'a,"b,1\n' * 64, "line 3 cannot be read: ',' expected after"),
         (head + "a,b\n" * 64, "no usable records: 64 with a missing value"),
-        (head + "a,b,1,2,3\n" * 64, "Expected 3 fields in line 2, saw 5"),
+        (head + "a,b,1,2,3\n" * 64, "line 2 cannot be read: it has 5 cells"),
         (head + "a,b,x\n" * 64, "'score' .* must hold numbers"),
         (head + "a\0,b,1\n" * 64, "all 64 scores are 1"),
         ("sentence1,sentence1,score\na,b,1\n" * 3, "lacks sentence2"),

@@ -19,6 +19,7 @@ from selfpos.commands.options import (
 )
 from selfpos.errors import SelfposError, nearest
 from selfpos.recipe import TaskSource, TrainingSettings, ValidationSettings
+from selfpos.recipe.data import PROBE_RECORDS
 
 SIDES = {"query": "query", **dict.fromkeys(("document", "passage", "corpus"), "document")}
 """Words for the sides of a task: passage is E5's."""
@@ -83,7 +84,7 @@ SIDES = {"query": "query", **dict.fromkeys(("document", "passage", "corpus"), "d
 @click.option(
     "--probe",
     type=click.IntRange(min=0),
-    default=256,
+    default=PROBE_RECORDS,
     show_default=True,
     help="Records held out for Self Positioning; 0 for none. More than half of the data become a quarter.",
 )

@@ -1,11 +1,34 @@
-"""Data sets of the Hugging Face Hub: the commit that is read, and its faults in one sentence."""
+"""Data sets of the Hugging Face Hub: their address, the commit that is read, and faults in one sentence."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
-from selfpos.errors import OperationError, on_one_line
+from selfpos.errors import OperationError, SelfposError, on_one_line
+
+
+class HubAddress(NamedTuple):
+    """A data set on the Hub: its default configuration and newest revision where these are None."""
+
+    name: str
+    config: str | None
+    revision: str | None
+
+
+def hub_address(source: str) -> HubAddress | None:
+    """What `hub:NAME[:CONFIG][@REVISION]` names; None for another source.
+
+    Raises SelfposError where it names no data set.
+    """
+    if not source.startswith("hub:"):
+        return None
+    place, _, revision = source.removeprefix("hub:").partition("@")
+    name, _, config = place.partition(":")
+    if not name:
+        raise SelfposError("no data set is named; expected 'hub:NAME[:CONFIG][@REVISION]'")
+    return HubAddress(name, config or None, revision or None)
 
 
 @contextmanager
@@ -37,8 +60,8 @@ def answers_of_hub(name: str, split: str, *, connected: bool) -> Iterator[None]:
 
 
 def commit_of(name: str, revision: str | None) -> tuple[str | None, bool]:
-    """The commit of `revision` of the data set `name` (the newest when None), None where the Hub does not
-    say; and whether the Hub answers.
+    """The commit of `revision` of the data set `name` (the newest when None), and whether the Hub answers;
+    where it does not say the commit, `revision` itself.
     """
     import httpx2
     from huggingface_hub import dataset_info
@@ -47,4 +70,4 @@ def commit_of(name: str, revision: str | None) -> tuple[str | None, bool]:
     try:
         return dataset_info(name, revision=revision).sha, True
     except (OSError, ValueError, httpx2.HTTPError) as error:
-        return None, isinstance(error, HfHubHTTPError | ValueError)
+        return revision, isinstance(error, HfHubHTTPError | ValueError)

@@ -18,7 +18,7 @@ import xxhash
 from selfpos.data import beir, tables
 from selfpos.data.card import label_names
 from selfpos.data.folders import known_splits, split_files
-from selfpos.data.hub import answers_of_hub, commit_of
+from selfpos.data.hub import HubAddress, answers_of_hub, commit_of, hub_address
 from selfpos.errors import SelfposError, nearest
 from selfpos.tasks.forms import PASSAGE, passage_text
 
@@ -267,8 +267,9 @@ class _Reader:
             from selfpos.data.corpus import load_corpus
 
             return load_corpus().training(self.task_type.name, view or None, split=self.split)
-        if spec.startswith("hub:"):
-            return self._read_hub(spec.removeprefix("hub:"))
+        address = hub_address(spec)
+        if address is not None:
+            return self._read_hub(address)
         path = _local_path(spec, self.data_root)
         if path.is_dir():
             return self._read_folder(path)
@@ -322,16 +323,12 @@ class _Reader:
             raise SelfposError(f"{where} has no judgement above 0, which marks what is right")
         return tables.from_records(records, self._choose, where)
 
-    def _read_hub(self, address: str) -> Dataset:
+    def _read_hub(self, address: HubAddress) -> Dataset:
         """A data set on the Hub. The BEIR layout (configurations corpus and queries) is joined to pairs."""
         import datasets
 
-        name, _, revision = address.partition("@")
-        name, _, config = name.partition(":")
-        if not name:
-            raise SelfposError("it names no data set; expected 'hub:NAME[:CONFIG][@REVISION]'")
-        commit, connected = commit_of(name, revision or None)
-        commit = commit or revision or None
+        name, config, revision = address
+        commit, connected = commit_of(name, revision)
         if commit:
             self.revisions[name] = commit
         with answers_of_hub(name, self.split, connected=connected):
@@ -347,9 +344,9 @@ class _Reader:
                 judged = beir.judgements(beir.numbered(load("default", self.split)), name)
                 return self._beir_records(beir.joined(documents, queries, judged, name), name)
             if self.window is not None:
-                place = (name, config or None, self.split, commit)
+                place = (name, config, self.split, commit)
                 return tables.spill_hub(*place, self._choose, self.window)
-            dataset = load(config or None, self.split)
+            dataset = load(config, self.split)
             return dataset.select_columns(self._choose(dataset.column_names))
 
     def _complete(self, dataset: Dataset, columns: Mapping[str, str]) -> Dataset:

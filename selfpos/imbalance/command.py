@@ -127,9 +127,9 @@ def _gone() -> None:
     raise SelfposError("this comparison was removed in 0.2; docs/imbalance.md says what it had measured")
 
 
-for name in ("experts", "path", "norms"):
-    ignore_words = {"ignore_unknown_options": True, "allow_extra_args": True}
-    compare.command(name, hidden=True, context_settings=ignore_words)(_gone)
+ANY_WORDS = {"ignore_unknown_options": True, "allow_extra_args": True}
+for removed in ("experts", "path", "norms"):
+    compare.command(removed, hidden=True, context_settings=ANY_WORDS)(_gone)
 
 
 @compare.command()

@@ -20,7 +20,8 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 
 from selfpos.console import progress
-from selfpos.errors import OperationError, SelfposError
+from selfpos.data.hub import answers_of_hub, commit_of, hub_address
+from selfpos.errors import SelfposError
 from selfpos.imbalance.study import sampling
 from selfpos.imbalance.study.analysis import Step, Study, Values, average, common_means, kendall, shared_seeds
 from selfpos.imbalance.study.claims import NOT_RUN, check_claims
@@ -126,16 +127,14 @@ def _split_names(source: str) -> set[str]:
     splits = ("train", "validation", "test")
     if source == "corpus":
         return set(splits)
-    if source.startswith("hub:"):
+    address = hub_address(source)
+    if address is not None:
         from datasets import get_dataset_split_names
 
-        name, _, revision = source.removeprefix("hub:").partition("@")
-        name, _, config = name.partition(":")
-        try:
-            return set(get_dataset_split_names(name, config or None, revision=revision or None))
-        except (OSError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())
-            raise OperationError(f"the splits of data set {name} on the Hub are unknown: {reason}") from None
+        name, config, revision = address
+        commit, connected = commit_of(name, revision)
+        with answers_of_hub(name, "test", connected=connected):
+            return set(get_dataset_split_names(name, config, revision=commit))
     path = Path(source).expanduser()
     if not path.is_dir():
         return {"test"}

@@ -23,12 +23,12 @@ def checked_base(recipe: Recipe, base: Path) -> list[str]:
     from selfpos.merging.plan import check_base
     from selfpos.operations import check_searches
     from selfpos.storage.model_class import RERANKER, check_embeds, class_of
-    from selfpos.training.models import check_base as check_trained
+    from selfpos.training.models import check_trainable
     from selfpos.training.outside import check_trackers
 
     check_embeds(base, RERANKER)
     check_trackers(recipe.training.report_to)
-    check_trained(base, recipe.training.max_length, class_of(base))
+    check_trainable(base, recipe.training.max_length, class_of(base))
     opened = check_base(base, allow_code=not recipe.merges)
     if any(needs_probe(merge) for merge in recipe.merges.values()):
         with quiet_libraries():
@@ -93,17 +93,22 @@ def check_merges(recipe: Recipe, keys: list[str]) -> None:
 
 
 def check_trainings(recipe: Recipe, data: dict[str, TaskData]) -> None:
-    """Refuse tasks whose records give nothing to learn, or no batch, before the first of them is trained."""
+    """Refuse tasks whose records cannot be trained or validated on, before the first of them is trained."""
+    from selfpos.training.train import check_data
+
     for name, task in data.items():
         try:
-            records = task.type.under(recipe.training).prepare(task.training, recipe.seed)
+            with quiet_libraries():
+                check_data(
+                    task.type,
+                    task.training,
+                    recipe.training,
+                    validation=task.validation,
+                    prompts=task.source.prompts,
+                    seed=recipe.seed,
+                )
         except SelfposError as error:
             raise SelfposError(f"recipe {recipe.name}, task {name}: {error}") from None
-        if len(records) < recipe.training.batch_size:
-            raise SelfposError(
-                f"recipe {recipe.name}, task {name}: {len(records)} records to train on give no batch of "
-                f"{recipe.training.batch_size}; lower training.batch_size, or give more data"
-            )
 
 
 def check_prompts(recipe: Recipe, base: Path, data: dict[str, TaskData]) -> None:

@@ -108,10 +108,14 @@ class TaskSource(Settings):
         return self
 
 
+PROBE_RECORDS = 256
+"""Records of a task that are held out for the probe set where nothing else is said."""
+
+
 class ProbeSettings(Settings):
     """The probe set: records of each task, held out from its training data, or from another split of it."""
 
-    per_task: int = Field(256, ge=2, description="records of a task")
+    per_task: int = Field(PROBE_RECORDS, ge=2, description="records of a task")
     ratio: dict[Name, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict,
         description="task → share of the probe, 1 when absent; the largest is `per_task` records",

@@ -1,4 +1,4 @@
-"""Which class of sentence-transformers a model folder is of."""
+"""Which class of sentence-transformers a model folder is of, and what a loaded model of such a class has."""
 
 from __future__ import annotations
 

@@ -50,6 +50,15 @@ def _greedy(dataset: Dataset, columns: Sequence[str], batch_size: int, order: li
     return chosen
 
 
+def gives_no_batch(dataset: Dataset, texts: Sequence[str], batch_size: int) -> bool:
+    """Whether there is no batch of records that share no text, however it is drawn, for want of texts in a
+    column.
+    """
+    if len(_greedy(dataset, texts, batch_size, list(range(len(dataset))))) == batch_size:
+        return False
+    return any(len(set(dataset[column])) < batch_size for column in texts)
+
+
 def why_no_batch(dataset: Dataset, texts: Sequence[str], batch_size: int) -> str:
     """Why no batch of records without a common text can be drawn, and what helps."""
     most = len(_greedy(dataset, texts, batch_size, list(range(len(dataset)))))

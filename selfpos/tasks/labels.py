@@ -61,6 +61,15 @@ def word(value: Any) -> str:
     return str(int(number)) if number.is_integer() else text
 
 
+def number(value: Any) -> float | None:
+    """`value`, perhaps written as text, as a number; None for what is none, and NaN."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return None if found != found else found
+
+
 def right_or_wrong(values: Sequence[Any], column: str) -> list[int | None]:
     """1 for pairs that belong together, 0 for others; None for pairs without a label and undecided ones.
 

@@ -31,7 +31,7 @@ SLOW_TOKENIZER_FILES = {
 }  # fmt: skip
 
 
-def check_base(base: Path, max_length: int | None = None, kind: str = EMBEDDER) -> None:
+def check_trainable(base: Path, max_length: int | None = None, kind: str = EMBEDDER) -> None:
     """Raise SelfposError unless `base` is a folder of a whole model of the class `kind` and tokenizer, which
     reads texts of `max_length` tokens.
     """

@@ -19,10 +19,10 @@ from selfpos.storage.locate import display_name, hub_snapshot
 from selfpos.storage.manifest import write_manifest
 from selfpos.storage.model_class import RERANKER, class_of, default_prompt
 from selfpos.tasks import TaskType
-from selfpos.tasks.draws import why_no_batch
+from selfpos.tasks.draws import gives_no_batch, why_no_batch
 from selfpos.tasks.task import Prompts, column_prompts, kept_prompts
 from selfpos.training.checkpoints import Checkpoints, Interruption, checkpoints_of, step_of
-from selfpos.training.models import check_base, choose_precision, load_trainable, save_model
+from selfpos.training.models import check_trainable, choose_precision, load_trainable, save_model
 from selfpos.training.outside import check_trackers, environment, outside_failures, tensorboard_beside
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def train(
     classes = {task_type.model_class for task_type, _ in data.values()}
     if len(classes) > 1:
         raise SelfposError(f"one model does not learn the tasks of {' and '.join(sorted(classes))}")
-    check_base(base, settings.max_length, classes.pop())
+    check_trainable(base, settings.max_length, classes.pop())
     mixture = mixture or MixtureSettings()
     if mixture.surgery and len(data) < 2:
         raise SelfposError("gradient surgery is between tasks: it needs the data of two or more")
@@ -181,6 +181,34 @@ def try_steps(
             result, model, _ = training.run(checkpoints, interruption)
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     return result.seconds / result.steps, 4 * trained
+
+
+def check_data(
+    task_type: TaskType,
+    records: Dataset,
+    settings: TrainingSettings,
+    *,
+    validation: Dataset | None = None,
+    prompts: Prompts = "",
+    seed: int,
+) -> None:
+    """Raise SelfposError for one task's records that `train` would refuse under these settings: those that
+    give nothing to learn, no batch, or no measure of a state where it validates.
+    """
+    held_out = {"": validation} if validation is not None else {}
+    task = _prepare({"": (task_type, records)}, settings, held_out, {"": prompts}, seed)[""]
+    if len(task.records) < settings.batch_size:
+        raise SelfposError(
+            f"{len(task.records)} records to train on give no batch of {settings.batch_size}; lower "
+            "training.batch_size, or give more data"
+        )
+    texts = task.type.texts_of(task.records.column_names)
+    if task.type.sampler == "no_duplicates" and gives_no_batch(task.records, texts, settings.batch_size):
+        raise SelfposError(why_no_batch(task.records, texts, settings.batch_size))
+    if settings.validation is not None and task.held_out is not None:
+        from selfpos.training.validation import task_measure
+
+        task_measure(task_type, task.held_out, prompts, settings.validation.records)
 
 
 def _prepare(

@@ -180,7 +180,7 @@ def test_bad_files_give_one_sentence_that_names_the_file(
 def test_missing_file_and_mistyped_corpus() -> None:
     with pytest.raises(SelfposError, match=r"there is no file or folder corpis; .*did you mean 'corpus'\?"):
         load_source("corpis", STS)
-    with pytest.raises(SelfposError, match=r"data 'hub:': it names no data set; expected 'hub:NAME"):
+    with pytest.raises(SelfposError, match=r"data 'hub:': no data set is named; expected 'hub:NAME"):
         load_source("hub:", STS)
 
 

@@ -18,7 +18,7 @@ from selfpos.storage.file_kinds import INDEX, PICKLED_INDEX, WEIGHTS
 from selfpos.storage.locate import locate_model
 from selfpos.storage.model_folder import open_model, refuse_pickles
 from selfpos.storage.pickles import without_pickles
-from selfpos.training.models import check_base
+from selfpos.training.models import check_trainable
 from tests.conftest import make_specialist
 from tests.helpers.command import CommandLine, said
 from tests.storage.test_weight_files import in_shards
@@ -49,7 +49,7 @@ def pickled(request: pytest.FixtureRequest, tiny_base: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "opened", [check_base, load_model, open_model, lambda model: check_tasks(model, [], model)]
+    "opened", [check_trainable, load_model, open_model, lambda model: check_tasks(model, [], model)]
 )
 def test_a_pickle_is_refused_with_the_way_out(opened: object, pickled: Path, tmp_path: Path) -> None:
     with pytest.raises(SelfposError, match=r"pytorch_model\.bin.*save it again"):
@@ -71,7 +71,7 @@ def test_an_adapters_pickle_is_refused(tiny_base: Path, tmp_path: Path) -> None:
     model = Path(shutil.copytree(tiny_base, tmp_path / "model"))
     (model / "adapter_model.bin").write_bytes(b"x")
     with pytest.raises(SelfposError, match=r"adapter_model\.bin is a pickle"):
-        check_base(model)
+        check_trainable(model)
 
 
 @pytest.mark.parametrize("pickled", ["code"], indirect=True)

@@ -21,12 +21,12 @@ from selfpos.publishing.plan import plan_push
 from selfpos.storage.inside import inside
 from selfpos.storage.loading import loading
 from selfpos.storage.model_folder import open_model
-from selfpos.training.models import check_base
+from selfpos.training.models import check_trainable
 
 PROMPTS = "config_sentence_transformers.json"
 
 
-@pytest.mark.parametrize("opened", [check_base, open_model, load_model])
+@pytest.mark.parametrize("opened", [check_trainable, open_model, load_model])
 @pytest.mark.parametrize(
     ("name", "change", "refusal"),
     [
@@ -68,8 +68,9 @@ def test_settings_that_models_have_are_read(
 ) -> None:
     model = Path(shutil.copytree(tiny_base, tmp_path / "model"))
     (model / name).write_text(json.dumps(json.loads((model / name).read_text()) | change))
-    for opened in (check_base, open_model, load_model):
-        opened(model)
+    check_trainable(model)
+    assert open_model(model).tensors.keys() == open_model(tiny_base).tensors.keys()
+    assert load_model(model).encode("a").shape == (16,)
 
 
 def test_the_settings_of_an_adapters_base_are_checked(tiny_base: Path, tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_the_settings_of_an_adapters_base_are_checked(tiny_base: Path, tmp_path:
 def test_every_verb_refuses_settings_nested_without_end(name: str, tiny_base: Path, tmp_path: Path) -> None:
     model = Path(shutil.copytree(tiny_base, tmp_path / "model"))
     (model / name).write_text("[" * 200_000)
-    for opened in (check_base, open_model, load_model):
+    for opened in (check_trainable, open_model, load_model):
         with pytest.raises(SelfposError, match="is not JSON"):
             opened(model)
 

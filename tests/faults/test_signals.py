@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -85,25 +86,31 @@ def test_a_merge_keeps_what_is_finished(
     assert not out.exists() and list(tmp_path.glob(".out.tmp-*")) and not list(tmp_path.glob("*.lock"))
 
 
-def test_a_second_signal_at_the_end_does_not_change_the_status(tmp_path: Path) -> None:
-    struck = (
-        "import atexit\n"
-        "def struck(**_):\n"
-        "    atexit.register(lambda: signal.raise_signal(signal.SIGHUP))\n"
-        "    signal.raise_signal(signal.SIGHUP)\n"
-    )
-    done = own_process(**starting(tmp_path, struck))
-    assert (done.returncode, done.stderr) == (129, "selfpos: stopped by SIGHUP\n")
-
-
-def test_one_that_comes_while_a_refusal_is_written_ends_the_work_in_one_sentence(tmp_path: Path) -> None:
-    struck = (
-        "from selfpos.errors import SelfposError\n"
-        "class Struck(SelfposError):\n"
-        "    def __str__(self):\n        signal.raise_signal(signal.SIGHUP)\n        return 'refused'\n"
-        "def struck(**_):\n    raise Struck('x')\n"
-    )
-    done = own_process(**starting(tmp_path, struck))
+@pytest.mark.parametrize(
+    "struck",
+    [
+        """
+        import atexit
+        def struck(**_):
+            atexit.register(lambda: signal.raise_signal(signal.SIGHUP))
+            signal.raise_signal(signal.SIGHUP)
+        """,
+        """
+        from selfpos.errors import SelfposError
+        class Struck(SelfposError):
+            def __str__(self):
+                signal.raise_signal(signal.SIGHUP)
+                return "refused"
+        def struck(**_):
+            raise Struck("x")
+        """,
+    ],
+    ids=["a second one at the end", "while a refusal is written"],
+)
+def test_whenever_one_comes_the_work_ends_in_one_sentence_with_its_status(
+    struck: str, tmp_path: Path
+) -> None:
+    done = own_process(**starting(tmp_path, dedent(struck)))
     assert (done.returncode, done.stderr) == (129, "selfpos: stopped by SIGHUP\n")
 
 

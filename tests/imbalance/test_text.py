@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from selfpos.errors import SelfposError
+from selfpos.errors import OperationError, SelfposError
 from selfpos.imbalance import text
 from selfpos.imbalance.study.analysis import Study, compare_orderings
 from selfpos.imbalance.study.networks import seeded
@@ -62,6 +62,8 @@ def test_texts_are_divided_by_the_splits_that_exist(tmp_path: Path) -> None:
         text._divided(str(tmp_path))
     with pytest.raises(SelfposError, match="there is no file or folder"):
         text._divided(str(tmp_path / "nowhere"))
+    with pytest.raises(OperationError, match="the Hugging Face Hub did not supply data set no/such"):
+        text._divided("hub:no/such")  # the suite runs with HF_HUB_OFFLINE
 
 
 def test_texts_want_a_recipe_of_texts(archive: Path, tmp_path: Path) -> None:

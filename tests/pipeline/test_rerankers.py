@@ -14,7 +14,7 @@ from selfpos.recipe import Recipe
 from selfpos.scores.files import read_scores
 from selfpos.storage.model_class import class_of
 from tests.positioning.test_rerankers import questions
-from tests.training.test_rerankers import reranker
+from tests.training.test_rerankers import reranker, single
 
 WORDS = {"one": ("a", "b"), "two": ("c", "q")}
 
@@ -90,3 +90,13 @@ def test_what_is_not_for_rerankers_is_refused_before_anything_is_trained(
         task["data"] = str(tmp_path / "one.jsonl")
     with pytest.raises(SelfposError, match=message):
         plan_run(Recipe.model_validate(content | change), tmp_path / "run")
+
+
+def test_a_validation_that_orders_nothing_is_refused_before_anything_is_trained(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    single(tmp_path / "one.jsonl", [0.4, 0.1, 0.3, 0.0])
+    content["training"] |= {"batch_size": 8, "validation": {"share": 0.3}}
+    content["probe"] = {"per_task": 4}
+    with pytest.raises(SelfposError, match="task one: no question of the validation records has both"):
+        plan_run(Recipe.model_validate(content), tmp_path / "run")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from selfpos.errors import SelfposError
 from selfpos.tasks import get_task
+from selfpos.tasks.draws import gives_no_batch
 
 small = st.integers(0, 6).map(str)
 
@@ -34,6 +35,7 @@ def test_no_two_records_of_a_retrieval_batch_share_a_text(triples: list[tuple], 
     assert 2 <= len(drawn) <= size and set(drawn) <= set(triples)
     texts = [text for record in drawn for text in set(record)]
     assert len(texts) == len(set(texts))
+    assert len(drawn) < size or not gives_no_batch(data, names, size)
     if len(drawn) < size:  # only when nothing more would fit
         assert all(set(record) & set(texts) for record in triples)
 

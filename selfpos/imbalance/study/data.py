@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selfpos.data.hub import HubAddress, answers_of_hub, commit_of, hub_address
 from selfpos.errors import OperationError, SelfposError
 from selfpos.imbalance.study.networks import Network
 from selfpos.imbalance.study.sampling import Ints
@@ -124,8 +125,9 @@ def read_images(source: str, *, preprocessing: str) -> ImageData:
     "scale": 0–255 times 1/256 (the LeNet example's); "gcn-zca": whitened; "raw": as they are.
     """
     path = Path(source).expanduser()
-    if source.startswith("hub:"):
-        arrays = _read_hub(source.removeprefix("hub:"))
+    address = hub_address(source)
+    if address is not None:
+        arrays = _read_hub(address)
     elif any(path.glob("train-images-idx3-ubyte*")):
         arrays = [read_idx(_idx_file(path, name)) for name in IDX_FILES]
     elif (path / "train").is_dir() and not any(path.glob("*.npz")):
@@ -238,16 +240,13 @@ def _read_npz(path: Path) -> list[NDArray]:
         raise SelfposError(f"{path} cannot be read as an .npz archive of plain arrays: {error}") from None
 
 
-def _read_hub(source: str) -> list[NDArray]:
+def _read_hub(address: HubAddress) -> list[NDArray]:
     from datasets import load_dataset
 
-    from selfpos.data.hub import answers_of_hub, commit_of
-
-    name, _, revision = source.partition("@")
-    name, _, config = name.partition(":")
-    commit, connected = commit_of(name, revision or None)
+    name, config, revision = address
+    commit, connected = commit_of(name, revision)
     with answers_of_hub(name, "train", connected=connected):
-        sets = load_dataset(name, config or None, revision=commit or revision or None)
+        sets = load_dataset(name, config, revision=commit)
     arrays: list[NDArray] = []
     for split in ("train", "test"):
         if split not in sets:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -89,20 +88,14 @@ def for_cross_encoder(task_type: TaskType) -> TaskType:
 
 def _is_graded(values: Sequence[Any]) -> bool:
     """Whether the labels are numbers between right and wrong, rather than words or numbers for these."""
-    return any(labels.word(value) not in labels.MEANING and _number(value) is not None for value in values)
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if number == number else None
+    return any(
+        labels.word(value) not in labels.MEANING and labels.number(value) is not None for value in values
+    )
 
 
 def _grade(value: Any, column: str) -> float | None:
     """A grade, None where there is none. Raises SelfposError for one that is not from 0 to 1."""
-    grade = _number(value)
+    grade = labels.number(value)
     if grade is None and labels.word(value) in labels.UNLABELLED:
         return None
     if grade is None or not 0 <= grade <= 1:
@@ -157,30 +150,41 @@ def _with_grades_checked(dataset: Dataset, sources: Mapping[str, str]) -> Datase
     plain = forms.plain_texts(dataset.select_columns([*texts, column]), texts, asks=True, blanks=True)
     kept: dict[str, list[Any]] = {source: [] for source in plain.column_names}
     for number, record in enumerate(plain, start=1):
-        sides = [_listed(record[sources[side]]) for side in ("positive", "negative")]
-        grades = _listed(record[column])
-        if len(grades) != sum(map(len, sides)):
-            raise SelfposError(
-                f"record {number} has {len(grades)} grades in column '{column}' for "
-                f"{len(sides[0])} positives and {len(sides[1])} negatives; give each a grade, in this order"
-            )
-        graded = list(zip((_grade(value, column) for value in grades), itertools.chain(*sides), strict=True))
-        used = [
-            [(grade, text) for grade, text in part if grade is not None and not _is_blank(text)]
-            for part in (graded[: len(sides[0])], graded[len(sides[0]) :])
-        ]
-        if not any(used):
+        right, wrong = _graded_sides(record, sources, f"record {number}")
+        if not right and not wrong:
             continue
         record |= {
-            sources["positive"]: [text for _, text in used[0]],
-            sources["negative"]: [text for _, text in used[1]],
-            column: [grade for grade, _ in itertools.chain(*used)],
+            sources["positive"]: [text for _, text in right],
+            sources["negative"]: [text for _, text in wrong],
+            column: [grade for grade, _ in right + wrong],
         }
         for source, values in kept.items():
             values.append(record[source])
     if not kept[column]:
         raise SelfposError(f"none of {len(dataset)} questions has a candidate with a text and a grade")
     return Records.from_dict(kept)
+
+
+def _graded_sides(
+    record: Mapping[str, Any], sources: Mapping[str, str], where: str
+) -> tuple[list[tuple[float, Any]], list[tuple[float, Any]]]:
+    """The grades and texts of the positives and of the negatives, without candidates that lack either.
+
+    Raises SelfposError where not each candidate has a place in the list of grades.
+    """
+    column = sources[GRADES]
+    right, wrong, grades = (_listed(record[sources[name]]) for name in ("positive", "negative", GRADES))
+    if len(grades) != len(right) + len(wrong):
+        raise SelfposError(
+            f"{where} has {len(grades)} grades in column '{column}' for {len(right)} positives and "
+            f"{len(wrong)} negatives; give each a grade, in this order"
+        )
+
+    def used(grades: Sequence[Any], texts: Sequence[Any]) -> list[tuple[float, Any]]:
+        graded = zip((_grade(value, column) for value in grades), texts, strict=True)
+        return [(grade, text) for grade, text in graded if grade is not None and not _is_blank(text)]
+
+    return used(grades[: len(right)], right), used(grades[len(right) :], wrong)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from selfpos.errors import SelfposError
-from selfpos.tasks import forms
+from selfpos.tasks import forms, labels
 from selfpos.tasks.task import TaskType, register
 from selfpos.tasks.types.retrieval import Retrieval
 
@@ -100,7 +100,7 @@ def _scores(dataset: Dataset) -> np.ndarray:
     try:
         scores = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
-        strange = next((value for value in values if not _is_number(value)), values[0])
+        strange = next((value for value in values if labels.number(value) is None), values[0])
         raise SelfposError(
             "column 'score' of task type sts must hold numbers, with a point before their decimals, found "
             f"{str(strange)[:60]!r}"
@@ -110,14 +110,6 @@ def _scores(dataset: Dataset) -> np.ndarray:
             "column 'score' of task type sts holds numbers that are not finite; leave those records out"
         )
     return scores
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 class StsByInfoNCE(Retrieval):
@@ -191,12 +183,12 @@ class PairClassification(GradedPairs):
 
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
         dataset = self.canonical(dataset)
-        labels = dataset["label"][:]
-        if len(set(labels)) < 2:
+        values = dataset["label"][:]
+        if len(set(values)) < 2:
             raise SelfposError(
-                f"all {len(labels)} pairs are labelled {labels[0]}: pair-classification needs both 0 and 1"
+                f"all {len(values)} pairs are labelled {values[0]}: pair-classification needs both 0 and 1"
             )
-        return self._with_target(dataset, labels)
+        return self._with_target(dataset, values)
 
 
 @register
