@@ -114,8 +114,8 @@ def main() -> None:
     machine = facts(options)
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     text = (
-        f"# What merges cost\n\n{machine['processor']}, one core, Python {machine['python']}, {versions}. CPU "
-        "seconds, inputs in the page cache, medians; `python benchmarks/merging_costs.py`.\n\n"
+        f"# What merges cost\n\n{machine['processor']}, one core, Python {machine['python']}, {versions}. "
+        "CPU seconds, inputs in the page cache, medians; `python benchmarks/merging_costs.py`.\n\n"
         f"{table(rows)}\n"
     )
     (RESULTS / "merging_costs.json").write_text(json.dumps(machine | {"rows": rows}, indent=1) + "\n")

@@ -115,7 +115,8 @@ def test_whenever_one_comes_the_work_ends_in_one_sentence_with_its_status(
 
 
 def test_a_closed_terminal_is_no_failed_write(tmp_path: Path) -> None:
-    struck = "def struck(**_):\n    print('ready', flush=True)\n    import time\n    time.sleep(60)\n"
+    # in one write: the terminal is closed as soon as the word is read
+    struck = "def struck(**_):\n    import os, time\n    os.write(1, b'ready')\n    time.sleep(60)\n"
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "selfpos"],
