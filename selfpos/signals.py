@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
+ENDING_SIGNALS = (signal.SIGTERM,) if HANGUP is None else (signal.SIGTERM, HANGUP)
 SAME_SIGNAL_SECONDS = 5.0
 """Seconds within which a second signal is the first again: `timeout`, shells and terminals send two."""
 
@@ -30,7 +31,7 @@ def ending_signals() -> Iterator[list[int]]:
         again = time.monotonic() - last < SAME_SIGNAL_SECONDS
         last = time.monotonic()
         received.append(number)
-        if number == signal.SIGHUP:
+        if number == HANGUP:
             _silence_lost_terminal()
         on_interrupt = signal.getsignal(signal.SIGINT)
         if again:

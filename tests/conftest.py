@@ -30,7 +30,7 @@ SHARED_DATA = Path(os.environ.get("SELFPOS_TEST_DATA", ROOT.parent / "shared" / 
 
 
 def pytest_collection_finish() -> None:
-    """Leave the modules of the libraries out of garbage collections: every training forces some, .3 s each."""
+    """Garbage collections leave the libraries out: every training forces some, .3 s each."""
     gc.freeze()
 
 

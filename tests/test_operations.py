@@ -341,3 +341,14 @@ def test_a_merge_does_not_wait_for_torch() -> None:
     program = f"import sys, selfpos.searched_merge; {print_loaded}"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_windows_lacks_is_not_needed_to_import(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    program = (
+        "import signal, sys\ndel signal.SIGHUP\nsys.modules |= dict.fromkeys(['fcntl', 'resource'])\n"
+        "import selfpos.cli, selfpos.operations, selfpos.storage.atomic, selfpos.training.outside\n"
+        "from pathlib import Path\nselfpos.storage.atomic.write_text(Path(sys.argv[1]), 'whole')"
+    )
+    subprocess.run([sys.executable, "-c", program, str(file)], check=True)
+    assert file.read_text() == "whole"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import glob
 import os
 import re
@@ -173,7 +172,7 @@ def _held_temporary(file: Path) -> tuple[int, Path]:
     while True:
         handle, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".tmp", dir=file.parent)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(handle)
         except BlockingIOError:  # another takes it for abandoned, and removes it
             os.close(handle)
             continue
@@ -192,10 +191,19 @@ def _remove_abandoned(leftover: Path) -> None:
     with suppress(OSError):
         handle = os.open(leftover, os.O_RDWR)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(handle)
             leftover.unlink()
         finally:
             os.close(handle)
+
+
+def _lock(handle: int) -> None:
+    """Lock an open file without waiting. Raises OSError as `flock` does; ENOLCK on Windows."""
+    try:
+        import fcntl
+    except ImportError:
+        raise OSError(errno.ENOLCK, "this system has no such locks") from None
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def flush(path: Path) -> None:

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import platform
-import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -111,8 +110,7 @@ class Spent:
         import torch
 
         seconds = time.perf_counter() - self._start + self._before.get("seconds", 0.0)
-        unit = 1 if sys.platform == "darwin" else 1024
-        peaks = {"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+        peaks = {"peak_memory_bytes": _peak_memory()}
         status = Path("/proc/self/status")
         if status.is_file():  # unlike ru_maxrss, VmHWM can be reset
             for line in status.read_text(encoding="ascii", errors="replace").splitlines():
@@ -142,3 +140,12 @@ def environment(device: Any) -> dict[str, Any]:
     versions |= {package: version(package) for package in PACKAGES}
     name = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
     return {"device": f"{device.type} ({name})", "threads": torch.get_num_threads(), "versions": versions}
+
+
+def _peak_memory() -> int:
+    """Bytes resident at most since this process started; 0 on Windows, which does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
