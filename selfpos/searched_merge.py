@@ -107,8 +107,9 @@ def position_and_merge(
     if coefficients is not None:
         base_hash, *hashes = planned.hashes
         values, tensors = result.coefficients, result.tensors
+        method = merge_method(result.separated)
         content = Coefficients(
-            result.names, hashes, values, tensors, planned.base_name, base_hash, found_by, result.separated
+            result.names, hashes, values, tensors, planned.base_name, base_hash, found_by, method
         )
         write_coefficients(coefficients, content)
     if trajectory is not None:
@@ -188,7 +189,7 @@ def merge_by_coefficients(
     """Merge by the coefficients that a search wrote.
 
     With the options that the search was given, the weights equal those that it wrote, byte for byte; those of
-    separated vectors on the same kind of machine, for decompositions differ in their last digits.
+    separated vectors on the same kind of machine, for inverses differ in their last digits.
 
     Args:
         file: the coefficients (`OUT.coefficients.json`).

@@ -15,9 +15,15 @@ from selfpos.positioning.separated import merge_method
 from selfpos.storage.atomic import write_text
 from selfpos.storage.documents import parse_json, read_text
 
-FORMAT = "selfpos coefficients 1"
-SEPARATED_FORMAT = "selfpos coefficients 2"
-"""Of coefficients of separated vectors, which method `linear` would apply to others."""
+FORMATS: dict[str, dict[str, Any]] = {
+    "selfpos coefficients 1": merge_method(False),
+    "selfpos coefficients 2": {
+        "method": "tsv-m",
+        "params": {"others": "sum"},
+    },  # how vectors were separated once
+    "selfpos coefficients 3": merge_method(True),
+}
+"""Format → the merge that applies the coefficients: those of separated vectors fit no others."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class Coefficients:
 
     The vectors are recognised by `hashes`, the content hashes of their models; `base_name` and `base` are
     name and hash of the base. `found_by` describes the search, as the manifest of its merge does.
-    `separated`: the V_i are those of `positioning.separated`, and method `tsv-m` applies the coefficients.
+    `method` says which merge applies them, one of those in FORMATS.
     """
 
     names: list[str]
@@ -36,13 +42,13 @@ class Coefficients:
     base_name: str
     base: str
     found_by: dict[str, Any] = field(default_factory=dict)
-    separated: bool = False
+    method: Mapping[str, Any] = field(default_factory=lambda: merge_method(False))
 
     @property
     def merge_options(self) -> dict[str, Any]:
         """Keywords of the merge that applies them: method, weights, the search's seed, and its facts."""
         return {
-            **merge_method(self.separated),
+            **self.method,
             **({"seed": self.found_by["seed"]} if "seed" in self.found_by else {}),
             "weights": as_weights(self.values, self.tensors),
             "provenance": {"positioning": self.found_by},
@@ -90,7 +96,7 @@ def write_coefficients(path: Path, coefficients: Coefficients) -> Path:
     """Write `coefficients` as the JSON file `path`, whole, over what was there."""
     pairs = zip(coefficients.names, coefficients.hashes, strict=True)
     data = {
-        "format": SEPARATED_FORMAT if coefficients.separated else FORMAT,
+        "format": next(name for name, method in FORMATS.items() if method == coefficients.method),
         "base": {"name": coefficients.base_name, "hash": coefficients.base},
         "vectors": [{"name": name, "hash": known} for name, known in pairs],
         "coefficients": coefficients.values,
@@ -108,9 +114,9 @@ def read_coefficients(path: Path) -> Coefficients:
         raise SelfposError(f"there is no coefficients file {path}")
     try:
         data = parse_json(read_text(path))
-        if data["format"] not in (FORMAT, SEPARATED_FORMAT):
+        if data["format"] not in FORMATS:
             raise SelfposError(
-                f"{path} has the format {data['format']!r}, expected {FORMAT!r} or {SEPARATED_FORMAT!r}"
+                f"{path} has the format {data['format']!r}, expected one of {', '.join(FORMATS)}"
             )
         tensors = data["tensors"]
         if not isinstance(data["found_by"], Mapping):
@@ -123,7 +129,7 @@ def read_coefficients(path: Path) -> Coefficients:
             base_name=str(data["base"]["name"]),
             base=str(data["base"]["hash"]),
             found_by=dict(data["found_by"]),
-            separated=data["format"] == SEPARATED_FORMAT,
+            method=FORMATS[data["format"]],
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         raise SelfposError(

@@ -47,8 +47,8 @@ _METHODS = (
         "https://arxiv.org/abs/2410.15035",
         """Self Positioning: coefficients that minimise the losses of the merged model on the probe set.
 
-θ = θ0 + Σ c_i V_i; here the V_i are first made orthogonal to each other (as by tsv-m), and the c_i are pulled
-to one tuned scale for all, by a trust-region method on linearised embeddings, the pull chosen by
+θ = θ0 + Σ c_i V_i; here the V_i are first made to interfere less with each other (as by wudi), and the c_i
+are pulled to one tuned scale for all, by a trust-region method on linearised embeddings, the pull chosen by
 cross-validation; with `preset: paper` the chain of SLERPs
 V_p = λ · slerp(V_1..V_N; a_1..a_N) by stochastic gradient descent on L + μ λ.
 

@@ -1,9 +1,10 @@
-"""Task vectors whose matrices no longer use each other's directions.
+"""Task vectors whose matrices interfere less with each other.
 
 Fine-tunings of one base move a matrix along directions that partly are the same, so a sum goes too far along
-these. TSV-M (Gargiulo et al. 2025, arXiv 2412.00081) keeps the leading r/N singular directions of each of N
-vectors and makes them orthogonal to those of the others. Its parts U⊥_i Σ_i V⊥_iᵀ do not depend on the
-vectors' weights, so they are vectors that a search may take: the merge stays linear in the coefficients.
+these. WUDI (Cheng et al. 2025, arXiv 2503.08099) takes the matrix that differs least from each vector on the
+inputs that this vector spans. With a pull to the sum it is linear in the vectors: the share of each is
+V_i (G_i + λ) (Σ G_j + λ)⁻¹ with G_i = V_iᵀV_i / ‖V_i‖², whatever their weights. So a search may take the
+shares as its vectors: the merge stays linear in the coefficients.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from selfpos.storage.model_folder import ModelFolder
     from selfpos.vectors import TaskVector
 
-LARGEST = 1_000_000_000  # weights in matrices; more are not decomposed unasked
+RIDGE = 1.0  # scores hardly change from .1 to 1 (benchmarks/results/study_separation.md)
+LARGEST = 1_000_000_000  # weights in matrices; more are not inverted unasked
 NEAREST = 0.5  # cosine of two vectors that are still taken for different tasks
 
 
@@ -36,7 +38,7 @@ def separates(vectors: Sequence[TaskVector], settings: PositioningSettings) -> b
     """Whether a search with `settings` separates `vectors`.
 
     One vector is separate as it is. Where the settings leave it open, the linearised search separates whole
-    models whose matrices are decomposed in minutes and differ. Of vectors that are nearly one, such as
+    models whose matrices are inverted in minutes and differ. Of vectors that are nearly one, such as
     checkpoints of one training, the common directions are the point.
     """
     if len(vectors) == 1 or settings.search != "linearised":
@@ -54,7 +56,9 @@ def separates(vectors: Sequence[TaskVector], settings: PositioningSettings) -> b
 
 def merge_method(separated: bool) -> dict[str, Any]:
     """What applies coefficients, as keywords of `merge`: method, and its parameters where it has some."""
-    return {"method": "tsv-m", "params": {"others": "sum"}} if separated else {"method": "linear"}
+    return (
+        {"method": "wudi", "params": {"ridge": RIDGE, "others": "sum"}} if separated else {"method": "linear"}
+    )
 
 
 def separated(
@@ -67,11 +71,11 @@ def separated(
     Args:
         vectors: two task vectors or more of one base.
         exclude: patterns of tensors that the search leaves out.
-        device: where the decompositions are computed.
+        device: where the matrices are inverted.
 
     Raises:
         OperationError: where the folder for temporary files has too little room.
-        SelfposError: where a decomposition does not converge.
+        SelfposError: where a matrix has no inverse.
     """
     base = vectors[0].base
     keys = matrices(base, exclude)
@@ -108,16 +112,16 @@ def _scratch(size: int) -> np.ndarray:
 
 def _separate(key: str, given: Sequence[np.ndarray], device: str) -> list[np.ndarray]:
     try:
-        return orthogonal(given, device)
+        return shares(given, device)
     except (np.linalg.LinAlgError, RuntimeError) as error:
         raise SelfposError(
-            f"the vectors' matrices at {key} cannot be decomposed ({error}): set 'separate: false'"
+            f"the vectors' matrices at {key} cannot be separated ({error}): set 'separate: false'"
         ) from None
 
 
-def orthogonal(given: Sequence[np.ndarray], device: str = "cpu") -> list[np.ndarray]:
-    """The matrices of one tensor, separated: U⊥_i Σ_i V⊥_iᵀ of each."""
-    from selfpos.merging.maths.matrices import join, leading_of_each
+def shares(given: Sequence[np.ndarray], device: str = "cpu") -> list[np.ndarray]:
+    """The matrices of one tensor, separated."""
+    from selfpos.merging.maths.matrices import apart, as_single
     from selfpos.merging.stream import array_module
 
     arrays: Sequence[Any] = given
@@ -125,13 +129,8 @@ def orthogonal(given: Sequence[np.ndarray], device: str = "cpu") -> list[np.ndar
         import torch
 
         arrays = [torch.from_numpy(matrix).to(device) for matrix in given]
-    xp = array_module(arrays[0])
-    triples = leading_of_each(xp, arrays, [1.0] * len(arrays))
-    left, values, right = join(xp, triples)
-    ends = np.cumsum([len(triple[1]) for triple in triples]).tolist()
-    parts = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-    products = [(left[:, part] * values[part]) @ right[part] for part in parts]
-    return [product if isinstance(product, np.ndarray) else product.cpu().numpy() for product in products]
+    found = map(as_single, apart(array_module(arrays[0]), arrays, RIDGE))
+    return [share if isinstance(share, np.ndarray) else share.cpu().numpy() for share in found]
 
 
 def matrices(base: ModelFolder, exclude: Sequence[str] = ()) -> list[str]:

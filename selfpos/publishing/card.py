@@ -65,7 +65,7 @@ class Card:
         table = scoring.score_table(scores, self.models) if scores and this else None
         search = "self-positioning" if facts.search and facts.method not in LEARNED else None
         cited = [facts.method, search, "lora" if facts.adapter else None, *facts.techniques]
-        cited += ["tsv-m" if facts.search.get("separated") else None]
+        cited += [facts.merge.get("method") if facts.search.get("separated") else None]
         cited += ["mteb" if table else None, "sentence-transformers"]
         env = environment()
         env.globals |= {

@@ -20,6 +20,11 @@ from selfpos.storage.locate import DEFAULT_MODEL, hub_snapshot
 from selfpos.storage.manifest import read_manifest
 
 TRAJECTORY = "trajectory.jsonl"  # of the search, in a published model
+SEPARATED = {
+    "tsv-m": ", its weight matrices made orthogonal to those of the others (TSV-M)",
+    "wudi": ", its weight matrices changed so that they interfere less with those of the others (WUDI)",
+}
+"""Method that applies coefficients of separated vectors → what it does to a task vector."""
 PUBLISHED = "published"  # the part of selfpos.json that publishing adds; the weight files do not hold it
 
 
@@ -111,7 +116,13 @@ class Facts:
     def method(self) -> str | None:
         """The merge method; where its coefficients were searched for, the search."""
         method = self.merge.get("method")
-        return _search_method(self.search) if self.search and method in (None, "linear", "tsv-m") else method
+        applied = method in (None, "linear", *SEPARATED)
+        return _search_method(self.search) if self.search and applied else method
+
+    @property
+    def separation(self) -> str:
+        """What a search did to the task vectors before it looked for coefficients; empty for nothing."""
+        return SEPARATED[str(self.merge.get("method"))] if self.search.get("separated") else ""
 
     @property
     def reference(self) -> str | None:

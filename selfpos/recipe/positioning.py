@@ -131,9 +131,8 @@ class PositioningSettings(Settings):
     )
     separate: bool | None = Field(
         None,
-        description="search: first make the singular directions of the vectors orthogonal to each other "
-        "(TSV-M); when absent, of whole models that differ (cosines up to .5) and have matrices of up to a "
-        "billion weights",
+        description="search: first make the vectors interfere less with each other (WUDI); when absent, of "
+        "whole models that differ (cosines up to .5) and have matrices of up to a billion weights",
     )
     exclude: Annotated[
         list[str], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)

@@ -68,10 +68,21 @@ def iso_cts(vectors: list[np.ndarray], common: float = 0.8, scale: float = 1.0) 
 
 
 def wudi(
-    vectors: list[np.ndarray], steps: int = 300, learning_rate: float = 1e-5, scale: float = 1.0
+    vectors: list[np.ndarray],
+    steps: int = 300,
+    learning_rate: float = 1e-5,
+    ridge: float = 0.0,
+    scale: float = 1.0,
 ) -> np.ndarray:
     point = sum(vectors)
     alive = [v for v in vectors if v.any()]
+    if ridge:  # as least squares
+        columns = point.shape[1]
+        scaled = [v / np.linalg.norm(v) for v in alive]
+        pull = np.sqrt(ridge * len(alive) / columns) * np.eye(columns)
+        wanted = [v @ s.T for v, s in zip(alive, scaled, strict=True)]
+        solved = np.linalg.lstsq(np.vstack([*scaled, pull]), np.hstack([*wanted, point @ pull]).T, rcond=None)
+        return scale * solved[0].T
     if steps == 0:
         a = sum(v.T @ v / (v**2).sum() for v in alive)
         b = sum(v @ v.T @ v / (v**2).sum() for v in alive)

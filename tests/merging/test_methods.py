@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from selfpos.merging import METHODS, get_method
+from selfpos.merging.maths.matrices import join, leading_of_each
 from selfpos.merging.stream import Chunk
 from tests.helpers import reference as ref
 from tests.helpers.folders import difference, moved, random_state
@@ -62,6 +64,8 @@ CASES: list[tuple[str, list[float] | None, dict[str, Any]]] = [
     ("iso-cts", None, {"common": 0.4}),
     ("wudi", None, {"steps": 40, "learning_rate": 1e-3}),
     ("wudi", None, {"steps": 0, "scale": 0.5}),
+    ("wudi", [1.0, -0.5, 2.0], {"steps": 40, "learning_rate": 1e-3}),
+    ("wudi", [1.0, -0.5, 2.0], {"ridge": 0.5, "others": "sum"}),
 ]
 
 
@@ -309,9 +313,7 @@ def test_long_tensors_pass_in_chunks_like_short_ones(tmp_path: Path, monkeypatch
             np.testing.assert_allclose(cut[key], value, atol=1e-6, err_msg=f"{method} {key}")
 
 
-@pytest.mark.parametrize(
-    ("method", "weights", "params"), [case for case in CASES if case[0] != "wudi" or case[2]["steps"]]
-)
+@pytest.mark.parametrize(("method", "weights", "params"), [case for case in CASES if case[2].get("steps", 1)])
 def test_kernels_run_on_torch_tensors_too(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -330,3 +332,19 @@ def test_kernels_run_on_torch_tensors_too(
     ]
     for key, value in found[0].items():
         np.testing.assert_allclose(found[1][key], value, atol=2e-6, rtol=1e-5, err_msg=key)
+
+
+def test_directions_that_a_vector_does_not_move_along_turn_no_others_in_tsv_m() -> None:
+    generator = np.random.default_rng(1)
+    low = (generator.normal(size=(96, 4)) @ generator.normal(size=(4, 96))).astype(np.float32)
+    vectors = [low, generator.normal(size=(96, 96)).astype(np.float32), np.zeros((96, 96), np.float32)]
+
+    def joined(first: np.ndarray) -> np.ndarray:
+        left, values, right = join(np, leading_of_each(np, [first, *vectors[1:]], [1.0] * 3))
+        return (left * values) @ right
+
+    tensors = [torch.from_numpy(vector) for vector in vectors]
+    left, values, right = join(torch, leading_of_each(torch, tensors, [1.0] * 3))
+    np.testing.assert_allclose(((left * values) @ right).numpy(), joined(low), atol=1e-2)
+    noise = 1e-7 * generator.normal(size=(96, 96)).astype(np.float32)
+    np.testing.assert_allclose(joined(low + noise), joined(low), atol=1e-2)

@@ -17,6 +17,7 @@ from selfpos.merging.merge import MOST_FILES
 from selfpos.merging.output import weights as write
 from selfpos.merging.stream import Stream
 from selfpos.positioning.coefficients import Coefficients, write_coefficients
+from selfpos.positioning.separated import merge_method
 from selfpos.searched_merge import merge_by_coefficients
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
@@ -202,12 +203,13 @@ def test_coefficients_give_the_bytes_of_a_merge_by_them(
 ) -> None:
     hashes, names = [content_hash(path) for path in tiny_specialists], ["alpha", "beta", "gamma"]
     merges = {}
-    for name, separated, seed in (("plain", False, {}), ("separated", True, {"seed": 4})):
+    for name, method, seed in (
+        ("plain", merge_method(False), {}),
+        ("separated", merge_method(True), {"seed": 4}),
+    ):
         file = tmp_path / f"{name}.json"
         values = [0.1, 0.4, 0.2]
-        known = Coefficients(
-            names, hashes, values, None, "base", content_hash(tiny_base), dict(seed), separated
-        )
+        known = Coefficients(names, hashes, values, None, "base", content_hash(tiny_base), dict(seed), method)
         write_coefficients(file, known)
         merges[name] = {"coefficients": file.name}
     sweep = read_sweep(written(tmp_path / "s.yaml", merges))

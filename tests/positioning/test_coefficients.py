@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from selfpos.errors import SelfposError
-from selfpos.positioning.coefficients import Coefficients, read_coefficients, write_coefficients
+from selfpos.positioning.coefficients import FORMATS, Coefficients, read_coefficients, write_coefficients
 from selfpos.recipe import PositioningSettings
 from selfpos.searched_merge import merge_by_coefficients, position_and_merge
 from tests.helpers.stand_ins import records
@@ -69,11 +69,13 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path, change: dict | None, mes
         read_coefficients(file)
 
 
-@pytest.mark.parametrize(("separated", "number"), [(True, "2"), (False, "1")])
-def test_the_format_says_which_vectors_are_meant(tmp_path: Path, separated: bool, number: str) -> None:
-    file = write_coefficients(tmp_path / "c.json", replace(AB, separated=separated))
+@pytest.mark.parametrize(("number", "applied"), [(1, "linear"), (2, "tsv-m"), (3, "wudi")])
+def test_the_format_says_which_vectors_are_meant(tmp_path: Path, number: int, applied: str) -> None:
+    method = FORMATS[f"selfpos coefficients {number}"]
+    assert method["method"] == applied
+    file = write_coefficients(tmp_path / "c.json", replace(AB, method=method))
     assert json.loads(file.read_text())["format"] == f"selfpos coefficients {number}"
-    assert read_coefficients(file).separated is separated
+    assert read_coefficients(file).merge_options["method"] == applied
 
 
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:

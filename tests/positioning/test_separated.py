@@ -1,4 +1,4 @@
-"""Separated vectors: orthogonal to each other, applied by tsv-m, and left alone where they cannot be."""
+"""Separated vectors: they interfere less, are applied by wudi, and left alone where they cannot be."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import torch
 
 from selfpos.errors import OperationError, SelfposError
 from selfpos.merging import merge, plan
-from selfpos.merging.maths.matrices import join, leading_of_each
 from selfpos.positioning import separated as module
 from selfpos.positioning.live import LiveModel
-from selfpos.positioning.separated import matrices, orthogonal, separated, separates
+from selfpos.positioning.separated import matrices, merge_method, separated, separates, shares
 from selfpos.recipe import PositioningSettings
 from selfpos.searched_merge import plan_search
 from selfpos.storage.model_folder import open_model
@@ -29,27 +28,36 @@ def vectors(tiny_base: Path, tiny_specialists: list[Path]) -> list[TaskVector]:
     return open_vectors(open_model(tiny_base), tiny_specialists)
 
 
-def test_matrices_do_not_use_each_others_directions() -> None:
+def test_shares_are_the_solution_of_least_squares() -> None:
     generator = np.random.default_rng(0)
     shared = np.outer(generator.normal(size=24), generator.normal(size=36))
-    given = [(shared + 0.1 * generator.normal(size=(24, 36))).astype(np.float32) for _ in range(3)]
-    parts = orthogonal(given)
-    for index, part in enumerate(parts):
-        assert np.linalg.matrix_rank(part, tol=1e-4) == 8
-        values = np.linalg.svd(given[index], compute_uv=False)[:8]
-        np.testing.assert_allclose(np.linalg.svd(part, compute_uv=False)[:8], values, rtol=1e-4)
-        for other in parts[index + 1 :]:
-            assert abs(part.T @ other).max() < 1e-4
-            assert abs(part @ other.T).max() < 1e-4
+    given = [(shared + 0.1 * generator.normal(size=(24, 36))).astype(np.float32) for _ in COEFFICIENTS]
+    scaled = [matrix / np.linalg.norm(matrix) for matrix in given]
+    pull = np.sqrt(3 / 36) * np.eye(36)  # the mean eigenvalue of Σ V_iᵀ V_i / ‖V_i‖² is 3 / 36
+    wanted = [c * matrix @ inputs.T for c, matrix, inputs in zip(COEFFICIENTS, given, scaled, strict=True)]
+    wanted.append(sum(c * matrix for c, matrix in zip(COEFFICIENTS, given, strict=True)) @ pull)
+    solution = np.linalg.lstsq(np.vstack([*scaled, pull]), np.hstack(wanted).T, rcond=None)[0].T
+    found = sum(c * share for c, share in zip(COEFFICIENTS, shares(given), strict=True))
+    np.testing.assert_allclose(found, solution, atol=1e-5)
 
 
-def test_the_live_model_and_tsv_m_agree(
+def test_vectors_that_share_no_inputs_stay_as_they_are_and_one_that_does_not_move_changes_none() -> None:
+    first, second = np.zeros((2, 8, 6), np.float32)
+    first[:, :3], second[:, 3:] = 1.0, -2.0
+    for share, matrix in zip(shares([first, second]), (first, second), strict=True):
+        np.testing.assert_allclose(share, matrix, atol=1e-6)
+    with_still = shares([first, second, np.zeros_like(first)])
+    np.testing.assert_allclose(with_still[:2], shares([first, second]), atol=1e-6)
+    assert not with_still[2].any() and not shares([np.zeros_like(first)] * 2)[0].any()
+
+
+def test_the_live_model_and_the_merge_agree(
     tiny_base: Path, tiny_specialists: list[Path], vectors: list[TaskVector], tmp_path: Path
 ) -> None:
     live = LiveModel(vectors[0].base, separated(vectors))
     live.set_coefficients(torch.tensor(COEFFICIENTS, dtype=torch.float64).expand(len(live.keys), 3))
     out = tmp_path / "merged"
-    merge(tiny_base, tiny_specialists, "tsv-m", out, weights=COEFFICIENTS, params={"others": "sum"})
+    merge(tiny_base, tiny_specialists, out=out, weights=COEFFICIENTS, **merge_method(True))
     written = open_model(out)
     for key, parameter in live.parameters.items():
         torch.testing.assert_close(parameter.detach(), written.read(key).float(), rtol=1e-5, atol=1e-6)
@@ -86,22 +94,6 @@ def test_models_too_large_are_separated_when_asked(
     monkeypatch.setattr(module, "LARGEST", 10)
     assert not separates(vectors, PositioningSettings())
     assert separates(vectors, PositioningSettings(separate=True))
-
-
-def test_directions_that_a_vector_does_not_move_along_turn_no_others() -> None:
-    generator = np.random.default_rng(1)
-    low = (generator.normal(size=(96, 4)) @ generator.normal(size=(4, 96))).astype(np.float32)
-    given = [low, generator.normal(size=(96, 96)).astype(np.float32), np.zeros((96, 96), np.float32)]
-    parts = orthogonal(given)
-    triples = leading_of_each(torch, [torch.from_numpy(matrix) for matrix in given], [1.0, 1.0, 1.0])
-    left, values, right = join(torch, triples)
-    np.testing.assert_allclose(((left * values) @ right).numpy(), sum(parts), atol=1e-2)
-    noise = 1e-7 * generator.normal(size=(96, 96)).astype(np.float32)
-    for part, other in zip(parts, orthogonal([given[0] + noise, *given[1:]]), strict=True):
-        np.testing.assert_allclose(part, other, atol=1e-2)
-    assert not parts[2].any()
-    assert np.linalg.matrix_rank(parts[0], tol=1e-3) == 4
-    assert not orthogonal([given[2], given[2]])[0].any()
 
 
 def test_rivals_are_the_specialists_before_separation(
@@ -145,9 +137,9 @@ def test_without_the_memory_for_it_the_vectors_stay_as_they_are(
 
     out = tmp_path / "out"
     enough = plan(tiny_base, tiny_specialists, "linear", out, threads=1).memory
-    assert method(enough * 2) == "tsv-m"
+    assert method(enough * 2) == "wudi"
     assert method(enough + 1000) == "linear"
-    assert "the vectors are taken as they are, not separated: method tsv-m needs" in caplog.text
+    assert "the vectors are taken as they are, not separated: method wudi needs" in caplog.text
     with pytest.raises(SelfposError, match=r"\(--memory\), or take the vectors as they are"):
         method(enough + 1000, separate=True)
 

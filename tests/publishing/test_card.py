@@ -82,17 +82,24 @@ def test_merged_by_a_given_method(model: Path) -> None:
     assert check_metadata(text) == []
 
 
-def test_a_merge_of_separated_vectors_says_so_and_cites_tsv(model: Path) -> None:
-    merge = {"method": "tsv-m", "weights": [0.7, 0.4], "params": {"others": "sum"}, "sources": SOURCES}
+@pytest.mark.parametrize(
+    ("method", "separated", "paper"),
+    [
+        ("wudi", "changed so that they interfere less with those of the others (WUDI)", "{Whoever Started"),
+        ("tsv-m", "made orthogonal to those of the others (TSV-M)", "{Task Singular Vectors"),
+    ],
+)
+def test_a_merge_of_separated_vectors_says_so_and_cites_the_method(
+    model: Path, method: str, separated: str, paper: str
+) -> None:
+    merge = {"method": method, "weights": [0.7, 0.4], "params": {"others": "sum"}, "sources": SOURCES}
     search = {"coefficients": [0.7, 0.4], "separated": True, "step": 2, "steps": 2, "seconds": 1.0}
     write_manifest(model, kind="merge", base=BASE, merge=merge, positioning=search)
     text = build_card(model).text
     assert "Merged by **self-positioning** ([reference](https://arxiv.org/abs/2410.15035)).\n" in text
-    assert (
-        "parent minus the base, its weight matrices made orthogonal to those of the others (TSV-M)." in text
-    )
+    assert f"parent minus the base, its weight matrices {separated}." in text
     assert "| retrieval | 0.7 |" in text
-    assert "title = {Task Singular Vectors" in text
+    assert f"title = {paper}" in text
 
 
 def test_merged_with_coefficients_found_by_self_positioning(model: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,33 @@ def leading_of_each(
         count = int((values > NO_DIRECTION * values[0]).sum())
         parts.append((left[:, :count], values[:count] * weight, right[:count]))
     return parts
+
+
+def apart(xp: Any, vectors: Sequence[Array], ridge: float) -> Iterator[Array]:
+    """Each vector's share of the sum that interferes least with any of them.
+
+    V = Σ w_i V_i (G_i + λ) (Σ G_j + λ)⁻¹ with G_i = V_iᵀ V_i / ‖V_i‖² minimises
+    Σ tr (V − w_i V_i) G_i (V − w_i V_i)ᵀ + λ ‖V − Σ w_i V_i‖²; λ is `ridge` times the mean eigenvalue of
+    Σ G_j. The shares do not depend on the w_i. In float64, each when it is asked for.
+    """
+    inputs: Array = 0.0
+    for vector in map(as_double, vectors):
+        inputs = inputs + _inputs(vector)
+    pull = ridge * float(xp.trace(inputs)) / len(inputs)
+    if pull == 0:  # no vector moves
+        yield from map(as_double, vectors)
+        return
+    diagonal(xp, inputs)[:] += pull
+    inverse = xp.linalg.inv(inputs)
+    for vector in map(as_double, vectors):
+        yield (vector @ _inputs(vector) + vector * pull) @ inverse
+
+
+def _inputs(vector: Array) -> Array:
+    """VᵀV / ‖V‖², which stands for the inputs of the vector's task; zeros of a vector that does not move."""
+    product = vector.T @ vector
+    energy = float((vector * vector).sum())
+    return product / energy if energy else product
 
 
 def nearest_orthogonal(xp: Any, matrix: Array) -> Array:

@@ -6,6 +6,7 @@ import math
 from typing import Annotated, Any, Literal
 
 from selfpos.merging.maths.matrices import (
+    apart,
     as_double,
     as_single,
     is_matrix,
@@ -90,54 +91,66 @@ def tsv_m(chunk: Chunk, *, scale: float = 1.0, others: Literal["mean", "sum"] = 
     Prefer it for many vectors of different tasks, whose leading directions would overlap in a sum.
     """
     if not is_matrix(chunk):
-        summed = weighted_sum(chunk.vectors, chunk.weights)
-        return (summed / len(chunk.vectors) if others == "mean" else summed) * scale
+        return _others(chunk, others) * scale
     xp = array_module(chunk.base)
     left, values, right = join(xp, leading_of_each(xp, chunk.vectors, chunk.weights))
     return (left * values) @ right * scale
 
 
-@kernel(reference="https://arxiv.org/abs/2503.08099", weighting="none", chunking="matrix", holds=(9, 2))
+@kernel(reference="https://arxiv.org/abs/2503.08099", weighting="one", chunking="matrix", holds=(9, 2))
 def wudi(
     chunk: Chunk,
     *,
     steps: Annotated[int, (0, math.inf)] = 300,
     learning_rate: NotNegative = 1e-5,
+    ridge: NotNegative = 0.0,
     scale: float = 1.0,
+    others: Literal["mean", "sum"] = "mean",
 ) -> Array:
     """WUDI: the merged vector that interferes least with each vector on the inputs which that vector itself
     spans.
 
-    Per matrix: minimise Σ ‖(V − V_i) V_iᵀ‖² / ‖V_i‖² over V, from V = Σ V_i, by Adam; the rows of V_i stand
-    for its task's inputs. With `steps` 0 the minimum is taken in closed form (what no V_i sees stays as in Σ
-    V_i). Embeddings, norms and biases take λ times the mean.
+    Per matrix: minimise Σ ‖(V − w_i V_i) V_iᵀ‖² / ‖V_i‖² over V, from V = Σ w_i V_i, by Adam; the rows of V_i
+    stand for its task's inputs. With `steps` 0 the minimum is taken in closed form (what no V_i sees stays as
+    in the sum), with `ridge` the minimum with μ ‖V − Σ w_i V_i‖² added. Embeddings, norms and biases take λ
+    times the mean of the weighted vectors.
 
     Args:
         steps: steps of Adam; 0 for the exact minimum.
         learning_rate: of Adam.
+        ridge: μ, in mean eigenvalues of Σ V_iᵀ V_i / ‖V_i‖²; above 0 no steps are made.
         scale: λ, the factor of the merged vector.
+        others: what embeddings, norms and biases take: `mean`, or `sum`, as self-positioning has it.
 
-    Source: Cheng et al. 2025, arXiv 2503.08099, equation 9 (WUDI-Merging).
+    Source: Cheng et al. 2025, arXiv 2503.08099, equation 9 (WUDI-Merging); weights and ridge are not theirs.
     Prefer it for different tasks when minutes of computing do not matter; it needs no data.
     """
     if not is_matrix(chunk):
-        return mean(chunk.vectors) * scale
+        return _others(chunk, others) * scale
     xp = array_module(chunk.base)
+    if ridge:
+        return as_single(weighted_sum(apart(xp, chunk.vectors, ridge), chunk.weights) * scale)
     exact = as_single if steps else as_double  # the exact solution divides by squares
-    start = total([exact(vector) for vector in chunk.vectors])
-    # With V = Σ V_i + X the gradient is 2 (X · inputs + offset): a step costs one product for any number of
-    # vectors.
+    start = weighted_sum((exact(vector) for vector in chunk.vectors), chunk.weights)
+    # With V = Σ w_i V_i + X the gradient is 2 (X · inputs + offset): a step costs one product, however many
+    # vectors there are.
     inputs, offset = start.T @ start * 0.0, start * 0.0
-    for vector in map(exact, chunk.vectors):
+    for vector, weight in zip(map(exact, chunk.vectors), chunk.weights, strict=True):
         energy = float((vector * vector).sum())
         if energy > 0:
             inputs += vector.T @ vector / energy
-            offset += ((start - vector) @ vector.T) @ vector / energy
+            offset += ((start - vector * weight) @ vector.T) @ vector / energy
     if steps:
         moved = adam(xp, inputs, offset, steps, learning_rate)
     else:
         moved = -offset @ xp.linalg.pinv(inputs, rcond=1e-10, hermitian=True)
     return as_single((start + moved) * scale)
+
+
+def _others(chunk: Chunk, others: str) -> Array:
+    """The mean or sum of the weighted vectors, for tensors that are no matrices."""
+    summed = weighted_sum(chunk.vectors, chunk.weights)
+    return summed / len(chunk.vectors) if others == "mean" else summed
 
 
 def adam(xp: Any, inputs: Array, offset: Array, steps: int, rate: float) -> Array:
