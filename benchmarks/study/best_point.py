@@ -81,8 +81,10 @@ def main() -> None:
         row = best_point(options.setting, options.seed, options.data, options.models, options.results)
         rows.append(row)
     if "merged" not in row["best"]:
+        from selfpos.positioning.separated import merge_method
+
         piece = Piece(options.setting, options.seed, options.data, options.models, options.results)
-        scores = piece.merged("tsv-m", weights=list(row["best"]["coefficients"]), params={"others": "sum"})
+        scores = piece.merged(weights=list(row["best"]["coefficients"]), **merge_method(True))
         tasks = [scores["scores"][task] for task in piece.setting.steps]
         row["best"]["merged"] = round(sum(tasks) / len(tasks), 2)
     file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
