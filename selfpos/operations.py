@@ -207,8 +207,8 @@ def probe_of(specialists: Sources) -> dict[str, ProbeTask]:
     folders = [Path(specialist) for specialist in specialists]
     for folder, name in zip(folders, distinct_names(folders), strict=True):
         provenance: Any = read_manifest(folder).get("finetune")
-        known = isinstance(provenance, dict) and {"source", "hash", "probe", "seed"} <= provenance.keys()
-        if not known or not provenance["probe"]:
+        recorded = isinstance(provenance, dict) and {"source", "hash", "probe", "seed"} <= provenance.keys()
+        if not recorded or not provenance["probe"]:
             raise _no_probe(f"{folder} does not say which records were held out for a probe")
         source = validate(TaskSource, provenance["source"], f"{folder}/selfpos.json")
         task_type = get_task(source.type)

@@ -78,11 +78,11 @@ def reproduce(
     if probe is not None and not method.probe:
         raise SelfposError(f"{model} was merged by {method.name}, which uses no data; omit --probe")
     family = [parent for part in (manifest.get("base"), *record["sources"]) if (parent := parse_parent(part))]
-    given = parents or {}
-    for name in given:
+    folders = parents or {}
+    for name in folders:
         if name not in {parent.name for parent in family}:
             raise unknown("parent", name, {parent.name for parent in family})
-    base, *sources = (_locate(parent, model, given, allow_pickle) for parent in family)
+    base, *sources = (_locate(parent, model, folders, allow_pickle) for parent in family)
     names = [parent.name for parent in family[1:]]
     options = MergeOptions.from_record(record)
     notes = _settle_device(options)
@@ -132,10 +132,10 @@ def _settle_device(options: dict[str, Any]) -> list[str]:
     return []
 
 
-def _locate(parent: Parent, model: str, given: Mapping[str, Path], allow_pickle: bool) -> Path:
+def _locate(parent: Parent, model: str, folders: Mapping[str, Path], allow_pickle: bool) -> Path:
     """The folder of one of the models that were merged, its content checked against the recorded hash."""
-    if parent.name in given:
-        folder = locate_model(str(given[parent.name]), pickles=allow_pickle)
+    if parent.name in folders:
+        folder = locate_model(str(folders[parent.name]), pickles=allow_pickle)
     elif parent.repo and (parent.revision or parent.repo.endswith(f"/{DEFAULT_MODEL}")):
         name = f"{parent.repo}@{parent.revision}" if parent.revision else parent.repo
         folder = locate_model(name, pickles=allow_pickle)

@@ -68,12 +68,14 @@ def retain(
     tasks = read_sides(planned.base, settings, partial(_held_out, sources), say)
     search_settings = PositioningSettings(separate=False, max_length=settings.max_length)
     live = open_live(folder, sources, search_settings, settings.device)
-    found = search(live, tasks, settings)
-    for sentence in found.warnings:
+    retained = search(live, tasks, settings)
+    for sentence in retained.warnings:
         log.warning(sentence)
-    facts = facts_of(found, settings)
-    given = {**options, "weights": found.weights, "provenance": {"retain": facts}}
-    merge_folders(folder, sources, "linear", out, finish=partial(_finish, facts.get("drift")), **given)
+    facts = facts_of(retained, settings)
+    merge_options = {**options, "weights": retained.weights, "provenance": {"retain": facts}}
+    merge_folders(
+        folder, sources, "linear", out, finish=partial(_finish, facts.get("drift")), **merge_options
+    )
     front, picture = front_files(out)
     write_text(front, json.dumps(facts, indent=1) + "\n")
     _draw(facts, picture)
@@ -116,10 +118,10 @@ def _matrices(base: ModelFolder) -> list[str]:
     return [key for key, entry in base.tensors.items() if entry.mergeable and is_linear_map(key, entry.shape)]
 
 
-def facts_of(found: Retained, settings: RetainSettings) -> dict[str, Any]:
+def facts_of(retained: Retained, settings: RetainSettings) -> dict[str, Any]:
     """The front and the point taken, as JSON: scores, and shares of the gain kept and of the loss undone."""
-    scale, judge = found.scale, found.scale.judge
-    below = scale.below(found.chosen)
+    scale, judge = retained.scale, retained.scale.judge
+    below = scale.below(retained.chosen)
 
     def row(point: Point) -> dict[str, Any]:
         place = point.place
@@ -134,23 +136,23 @@ def facts_of(found: Retained, settings: RetainSettings) -> dict[str, Any]:
         "settings": settings.model_dump(mode="json"),
         "tasks": {"domain": judge.names("domain"), "general": judge.names("general")},
         "tolerated": {name: task.tolerated for name, task in judge.tasks.items() if task.tolerated},
-        "base": row(scale.base), "tuned": row(scale.tuned), "chosen": row(found.chosen),
-        "front": [row(point) for point in found.points],
-        "kept": found.kept, "undone": found.undone,
+        "base": row(scale.base), "tuned": row(scale.tuned), "chosen": row(retained.chosen),
+        "front": [row(point) for point in retained.points],
+        "kept": retained.kept, "undone": retained.undone,
         "drops": [vars(drop) for drop in below if drop.clear],
         "worst": vars(min(below, key=lambda drop: drop.worst)),
-        "warnings": found.warnings,
+        "warnings": retained.warnings,
     }  # fmt: skip
-    if found.index:
-        again = {name: scale.mean(point, "domain") for name, point in found.index.items()}
+    if retained.index:
+        again = {name: scale.mean(point, "domain") for name, point in retained.index.items()}
         facts["index"] = {
             "base's questions, the base's documents": facts["base"]["domain"],
             "new questions, the base's documents": facts["chosen"]["domain"],
             **again,
             "fine-tune's questions, all documents embedded again": facts["tuned"]["domain"],
         }
-    if found.drift is not None:
-        facts["drift"] = found.drift.tolist()
+    if retained.drift is not None:
+        facts["drift"] = retained.drift.tolist()
     return facts
 
 

@@ -101,9 +101,9 @@ def position_and_merge(
         write_text(record, json.dumps(facts, indent=1))
     parts = {name: {"type": task.type.name, "records": len(task.records)} for name, task in probe.items()}
     found_by = facts | {"settings": settings.model_dump(mode="json"), "probe": parts, "seed": seed}
-    given = {**options, **result.merge_options, "provenance": {"positioning": found_by}}
+    merge_options = {**options, **result.merge_options, "provenance": {"positioning": found_by}}
     with _search_kept():
-        merge_folders(folder, sources, out=out, finish=add_card, **given)
+        merge_folders(folder, sources, out=out, finish=add_card, **merge_options)
     if coefficients is not None:
         base_hash, *hashes = planned.hashes
         values, tensors = result.coefficients, result.tensors

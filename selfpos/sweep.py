@@ -83,9 +83,9 @@ def _plans(
         for name, merge in sweep.merges.items()
         if merge.coefficients is not None
     }
-    given = {name: _method_and_settings(name, merge) for name, merge in sweep.merges.items()}
-    given |= {name: coefficients.merge_options for name, coefficients in searched.items()}
-    plans = plan_sweep(folder, sources, {out / name: given[name] for name in sweep.merges}, **options)
+    settings_of = {name: _method_and_settings(name, merge) for name, merge in sweep.merges.items()}
+    settings_of |= {name: coefficients.merge_options for name, coefficients in searched.items()}
+    plans = plan_sweep(folder, sources, {out / name: settings_of[name] for name in sweep.merges}, **options)
     for plan in plans:
         name = plan.out.name
         if plan.method.probe:

@@ -135,8 +135,8 @@ def _conflict_table(findings: Findings) -> Table:
     for point, measured in findings.gradients.items():
         for index, pair in enumerate(measured["pairs"]):
             cosines = [pairs[index]["cosine"] for pairs in measured["layers"].values()]
-            known = [cosine for cosine in cosines if cosine is not None]
-            negative = f"{sum(cosine < 0 for cosine in known)} of {len(known)}"
+            defined = [cosine for cosine in cosines if cosine is not None]
+            negative = f"{sum(cosine < 0 for cosine in defined)} of {len(defined)}"
             row = [point, " – ".join(pair["tasks"]), _cosine(pair), f"{pair['raw_cosine']:+.3f}"]
             rows.append([*row, f"{pair['share']:.0%}", negative, "yes" if pair["conflicting"] else "no"])
     explanation = (

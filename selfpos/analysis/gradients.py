@@ -53,14 +53,16 @@ def gradient_products(
             keys = {part.key for part in slices}
             for key, parameter in parameters.items():
                 parameter.requires_grad_(key in keys)
-            held = {part: np.zeros((count, part.stop - part.start), np.float32) for part in slices}
+            gradients_of_part = {
+                part: np.zeros((count, part.stop - part.start), np.float32) for part in slices
+            }
             for row, loss in enumerate(losses):
                 gradients = _gradients(loss(), {key: parameters[key] for key in sorted(keys)})
-                for part in held.keys() & {part for part in slices if part.key in gradients}:
+                for part in gradients_of_part.keys() & {part for part in slices if part.key in gradients}:
                     flat = gradients[part.key].detach().reshape(-1)[part.start : part.stop]
-                    held[part][row] = flat.float().cpu().numpy()
+                    gradients_of_part[part][row] = flat.float().cpu().numpy()
                 after_pass()
-            for part, rows in held.items():
+            for part, rows in gradients_of_part.items():
                 for start in range(0, rows.shape[1], COLUMNS):
                     block = rows[:, start : start + COLUMNS].astype(np.float64)
                     products[part.key] += block @ block.T

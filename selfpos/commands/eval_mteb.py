@@ -150,7 +150,7 @@ def command(
     scores, failures = _scores(folders, selection, out, name=name, **options)
     if any(scores.values()):
         click.echo(table_text(*_table(scores)))
-    if lacking := [
+    if unscored := [
         f"{task} of {model}"
         for model, row in scores.items()
         for task, score in row.items()
@@ -158,7 +158,7 @@ def command(
     ]:
         failures.append(
             OperationError(
-                f"{', '.join(lacking)}: mteb computed no score (NaN); see that the gold values of the data "
+                f"{', '.join(unscored)}: mteb computed no score (NaN); see that the gold values of the data "
                 "differ, and that the model tells texts apart"
             )
         )
@@ -224,12 +224,13 @@ def _announcer(printed: set[tuple[str, str]], model: str) -> Callable[[list[tupl
 def _table(scores: dict[str, dict[str, TaskScore]]) -> tuple[list[str], list[list[str]]]:
     """Header and rows: a task a row, with the score of each model; a dash where there is none."""
     header = ["task", "type", "metric", *(["score"] if len(scores) == 1 else scores)]
-    known = {task: score for of_model in scores.values() for task, score in of_model.items()}
+    score_of = {task: score for of_model in scores.values() for task, score in of_model.items()}
     rows = []
-    for task, known_score in known.items():
+    for task, known_score in score_of.items():
         of_task = [of_model.get(task) for of_model in scores.values()]
         values = (
-            f"{100 * one.main_score:.2f}" if one and isfinite(one.main_score) else "–" for one in of_task
+            f"{100 * score.main_score:.2f}" if score and isfinite(score.main_score) else "–"
+            for score in of_task
         )
         rows.append([task, known_score.type, known_score.metric, *values])
     return header, rows

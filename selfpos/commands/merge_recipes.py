@@ -68,6 +68,6 @@ def recipes_of(file: Path, others: dict[str, Any]) -> list[tuple[str, Translatio
     """
     from selfpos.mergekit import translate_recipes
 
-    if given := [option for option, value in others.items() if value]:
-        raise SelfposError(f"{file} says what to merge; omit {', '.join(given)}")
+    if superfluous := [option for option, value in others.items() if value]:
+        raise SelfposError(f"{file} says what to merge; omit {', '.join(superfluous)}")
     return translate_recipes(file)

@@ -130,12 +130,12 @@ def _model(name: str, scores: Path) -> Scored:
 
 def _models_of_folder(folder: Path) -> list[Scored]:
     """Every model in a folder of scores."""
-    known = known_tasks(folder)
+    kinds = known_tasks(folder)
     paths = sorted(path for path in folder.glob("results/*/*") if path.is_dir())
     names = [path.parent.name.rpartition("__")[2] for path in paths]
     models = []
     for path, name in zip(paths, names, strict=True):
-        scores = _scores(path, known)
+        scores = _scores(path, kinds)
         if scores:
             title = name if names.count(name) == 1 else f"{name}@{path.name[:8]}"
             models.append(Scored(title, {"": scores}))
@@ -147,7 +147,7 @@ def _models_of_folder(folder: Path) -> list[Scored]:
     return models
 
 
-def _scores(folder: Path, known: Mapping[str, tuple[str, str]]) -> dict[str, TaskScore]:
+def _scores(folder: Path, kinds: Mapping[str, tuple[str, str]]) -> dict[str, TaskScore]:
     """Task → score in `folder`, results/MODEL/REVISION."""
     from selfpos.evaluation.tasks import describe_task
 
@@ -156,7 +156,7 @@ def _scores(folder: Path, known: Mapping[str, tuple[str, str]]) -> dict[str, Tas
         result = read_result(file)
         if result is None:
             continue  # model_meta.json, or no number
-        task = describe_task(result.task, known.get(result.task))
+        task = describe_task(result.task, kinds.get(result.task))
         kind, metric = task.type or "other", task.metric or "main score"
         scores[task.name] = TaskScore(task.name, kind, metric, result.mean, file)
     return scores

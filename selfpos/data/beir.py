@@ -68,20 +68,20 @@ def by_id(
 
     Raises SelfposError where an id is missing, a text is none, or an id has two texts.
     """
-    found: dict[str, dict[str, str]] = {}
+    texts_of: dict[str, dict[str, str]] = {}
     for number, record in enumerate(records, start=1):
-        key, text = (record[_named(record, known, where)] for known in (IDS, names))
-        given = {"title": record.get("title"), "text": text}
-        texts = {name: "" if value is None else value for name, value in given.items()}
+        key, text = (record[_named(record, accepted, where)] for accepted in (IDS, names))
+        fields = {"title": record.get("title"), "text": text}
+        texts = {name: "" if value is None else value for name, value in fields.items()}
         known_id = isinstance(key, str | int | float) and key != ""
         if not known_id or not all(isinstance(value, str) for value in texts.values()):
             raise SelfposError(
                 f"{where}, record {number}: expected an id and texts, found {key!r} and "
                 f"{str([*texts.values()])[:200]}; give each record an id of its own and plain texts"
             )
-        if found.setdefault(str(key), texts) != texts:
+        if texts_of.setdefault(str(key), texts) != texts:
             raise SelfposError(f"{where} gives the id '{key}' to two texts; keep one, or give it another id")
-    return found
+    return texts_of
 
 
 def joined(
@@ -106,14 +106,14 @@ def joined(
         else:
             left_out["query" if query not in queries else "document"] += 1
     if not relevant:
-        found = ""
+        reason = ""
         if left_out:
-            found = (
+            reason = (
                 f" of a query and a document that are there; its ids are such as '{query}' and "
                 f"'{document}', those of the queries and documents such as '{next(iter(queries), '')}' "
                 f"and '{next(iter(documents), '')}'"
             )
-        raise SelfposError(f"{where} has no judgements{found}")
+        raise SelfposError(f"{where} has no judgements{reason}")
     return Beir(documents, {key: query["text"] for key, query in queries.items()}, relevant, left_out)
 
 
@@ -143,12 +143,12 @@ def beir_files(folder: Path, split: str) -> dict[str, list[Path]]:
     """
     judged = folder / "qrels"
     names = [split, *(["dev"] if split == "validation" else ["validation"] if split == "dev" else [])]
-    found = [
-        find(place, name, (".tsv", ".txt", *ENDINGS))
+    files_of_judgements = [
+        find(parent, name, (".tsv", ".txt", *ENDINGS))
         for name in names
-        for place in (judged, folder / "default")
+        for parent in (judged, folder / "default")
     ]
-    judgements = next(([file] for file in found if file is not None), None)
+    judgements = next(([file] for file in files_of_judgements if file is not None), None)
     return {
         "corpus.jsonl[.gz]": _part(folder, "corpus", split),
         "queries.jsonl[.gz]": _part(folder, "queries", split),
@@ -164,8 +164,8 @@ def _part(folder: Path, name: str, split: str) -> list[Path]:
 
 def _first(folders: Iterable[Path], split: str) -> list[Path]:
     """The files of `split` in the first of the folders that has some."""
-    found = (split_files(folder, split) for folder in folders if folder.is_dir())
-    return next((split_of.files for split_of in found if split_of), [])
+    splits = (split_files(folder, split) for folder in folders if folder.is_dir())
+    return next((split_of.files for split_of in splits if split_of), [])
 
 
 def numbered(records: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -200,19 +200,19 @@ def judgements(
 
     Raises SelfposError where a row lacks one of them, or the grade is no whole number.
     """
-    for place, row in rows:
+    for position, row in rows:
         cells = [row.get(_named(row, names, where)) for names in (QUERY, DOCUMENT, GRADE)]
-        yield _judgement(cells, f"{where}, {place}")
+        yield _judgement(cells, f"{where}, {position}")
 
 
 def _named(present: Iterable[str], names: tuple[str, ...], where: Path | str) -> str:
     """The one of `present` that is among `names`, in any case."""
-    found = next((name for known in names for name in present if name.lower() == known), None)
-    if found is None:
+    column = next((name for wanted in names for name in present if name.lower() == wanted), None)
+    if column is None:
         raise SelfposError(
             f"{where} has no column {names[0]} (or {', '.join(names[1:])}); found {', '.join(present)}"
         )
-    return found
+    return column
 
 
 def _is_number(text: str) -> bool:

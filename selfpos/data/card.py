@@ -21,7 +21,7 @@ OF_A_DATA_SET = re.compile(r"^[\"']?(configs|dataset_info)[\"']?[ \t]*:", re.MUL
 
 def _mappings(value: Any) -> list[dict[str, Any]]:
     """The mappings in a list, or a single one; what else others write there says nothing to us."""
-    return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, dict)]
+    return [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, dict)]
 
 
 def _in_order(names: Any) -> list[str]:
@@ -85,11 +85,11 @@ def read_card(folder: Path) -> Card:
     text = readme.read_text(encoding="utf-8-sig", errors="replace") if readme.is_file() else ""
     block = METADATA.match(text)
     try:
-        found = parse_yaml(block[1]) if block and OF_A_DATA_SET.search(block[1]) else None
+        metadata = parse_yaml(block[1]) if block and OF_A_DATA_SET.search(block[1]) else None
     except ValueError as error:
         raise SelfposError(f"{readme}: its metadata is not YAML: {error}; mend or remove it") from None
     try:
-        return Card.model_validate(found) if isinstance(found, dict) else Card()
+        return Card.model_validate(metadata) if isinstance(metadata, dict) else Card()
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))
@@ -108,10 +108,12 @@ def label_names(folder: Path) -> LabelNames:
     the folder above. Several configurations in `folder` count where they agree.
     """
     folder = folder.absolute()
-    own = read_card(folder).dataset_info
-    found = chosen(own) or (own[0] if own and all(info.labels == own[0].labels for info in own) else None)
-    if not found:
+    infos = read_card(folder).dataset_info
+    config = chosen(infos) or (
+        infos[0] if infos and all(info.labels == infos[0].labels for info in infos) else None
+    )
+    if not config:
         above = read_card(folder.parent).dataset_info
         # in data/ are the files of the only configuration
-        found = chosen([info for info in above if folder.name in ("data", info.config_name)])
-    return found.labels if found else {}
+        config = chosen([info for info in above if folder.name in ("data", info.config_name)])
+    return config.labels if config else {}

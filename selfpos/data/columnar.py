@@ -58,9 +58,9 @@ def label_names(schema: Any) -> dict[str, list[str]]:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
     except (ValueError, KeyError, TypeError):
         return {}
-    found = {}
+    names_of = {}
     for column, feature in features.items():
         for inner in (feature, feature.get("feature") if isinstance(feature, dict) else None):
             if isinstance(inner, dict) and inner.get("_type") == "ClassLabel" and inner.get("names"):
-                found[column] = list(inner["names"])
-    return found
+                names_of[column] = list(inner["names"])
+    return names_of

@@ -150,12 +150,12 @@ def links(entries: Iterable[Entry]) -> list[tuple[Entry, Entry]]:
 
     Both are in `entries`: no function is in two splits.
     """
-    known = {entry.name: entry for entry in entries}
+    entry_of = {entry.name: entry for entry in entries}
     pairs: dict[frozenset[str], tuple[Entry, Entry]] = {}
-    for entry in known.values():
+    for entry in entry_of.values():
         for target in entry.see_also:
-            if target in known:
-                pairs.setdefault(frozenset((entry.name, target)), (entry, known[target]))
+            if target in entry_of:
+                pairs.setdefault(frozenset((entry.name, target)), (entry, entry_of[target]))
     return list(pairs.values())
 
 

@@ -149,7 +149,7 @@ def named(record: Mapping[str, Any], names: LabelNames) -> dict[str, Any]:
 def _name(value: Any, names: list[str]) -> Any:
     """The name for a number, also one that a CSV has as text, or pandas as 1.0."""
     if isinstance(value, list):
-        return [_name(one, names) for one in value]
+        return [_name(item, names) for item in value]
     if value is None or value in names or isinstance(value, bool):
         return value
     try:
@@ -249,8 +249,8 @@ def _mended(value: Any) -> Any:
     if isinstance(value, str):
         return HALF_PAIR.sub("\ufffd", value)
     if isinstance(value, list):
-        return [_mended(one) for one in value]
-    return {_mended(key): _mended(one) for key, one in value.items()} if isinstance(value, dict) else value
+        return [_mended(item) for item in value]
+    return {_mended(key): _mended(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _is_value(line: str) -> bool:
@@ -275,8 +275,8 @@ def _json(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
         content = parse_json(text, strict=False, integer=_integer)
     except json.JSONDecodeError as error:
         if error.msg != "Extra data":
-            place = f"line {error.lineno}, column {error.colno}"
-            raise SelfposError(f"data file {file} {_fault(error)} ({place})") from None
+            position = f"line {error.lineno}, column {error.colno}"
+            raise SelfposError(f"data file {file} {_fault(error)} ({position})") from None
         return _json_lines(file, text.split("\n"))
     except ValueError as error:
         raise SelfposError(f"data file {file} {_fault(error)}") from None

@@ -44,24 +44,24 @@ def split_files(folder: Path, split: str) -> SplitFiles | None:
     if listed := _listed(folder, split):
         return listed
     for name in names_of(split):
-        for place in PLACES:
+        for pattern in PLACES:
             if files := _of_split(
-                folder / place.format(split=name), name, everything=place.endswith("{split}")
+                folder / pattern.format(split=name), name, everything=pattern.endswith("{split}")
             ):
                 return SplitFiles(files, name)
     parts = {path.name: split_files(path, split) for path in _folders(folder) if LANGUAGE.match(path.name)}
-    found = [part for part in parts.values() if part]
-    if found and len(found) == len(_folders(folder)):
-        names = ", ".join(dict.fromkeys(part.name for part in found))
-        return SplitFiles([file for part in found for file in part.files], names, tuple(parts))
+    filled = [part for part in parts.values() if part]
+    if filled and len(filled) == len(_folders(folder)):
+        names = ", ".join(dict.fromkeys(part.name for part in filled))
+        return SplitFiles([file for part in filled for file in part.files], names, tuple(parts))
     return None
 
 
 def known_splits(folder: Path) -> list[str]:
     """What `folder` has instead: splits, and folders that may be named themselves."""
-    found = {file.name.split(".")[0] for place in ("", "data") for file in _data_files(folder / place)}
-    found = {PART.sub("", name) for name in found}
-    return [*sorted(found), *(f"{path.name}/" for path in _folders(folder) if any(path.iterdir()))]
+    names = {file.name.split(".")[0] for parent in ("", "data") for file in _data_files(folder / parent)}
+    names = {PART.sub("", name) for name in names}
+    return [*sorted(names), *(f"{path.name}/" for path in _folders(folder) if any(path.iterdir()))]
 
 
 def names_of(split: str) -> list[str]:
@@ -99,16 +99,16 @@ def _of_split(folder: Path, split: str, *, everything: bool) -> list[Path]:
 
 def _check_whole(folder: Path, stems: Iterable[str]) -> None:
     """Raise SelfposError where one of `…-00000-of-00002` is missing."""
-    found: dict[tuple[str, int], set[int]] = {}
+    numbers_of: dict[tuple[str, int], set[int]] = {}
     for stem in stems:
         if part := PART.search(stem):
-            found.setdefault((stem[: part.start()], int(part[2])), set()).add(int(part[1]))
-    for (stem, count), numbers in found.items():
+            numbers_of.setdefault((stem[: part.start()], int(part[2])), set()).add(int(part[1]))
+    for (stem, count), numbers in numbers_of.items():
         first = int(0 not in numbers and count in numbers)  # some count from 1
         if len(numbers) < count:
-            lacking = sorted({*range(first, first + count)} - numbers)
+            missing = sorted({*range(first, first + count)} - numbers)
             raise SelfposError(
-                f"{folder} has {len(numbers)} of the {count} parts of {stem}: part {lacking[0]:05d} is "
+                f"{folder} has {len(numbers)} of the {count} parts of {stem}: part {missing[0]:05d} is "
                 "missing; fetch the data set again"
             )
 
@@ -131,8 +131,8 @@ def _listed(folder: Path, split: str) -> SplitFiles | None:
 
 def _paths_below(folder: Path) -> list[PurePosixPath]:
     """The data files below `folder`, relative to it, but for hidden ones."""
-    found = (PurePosixPath(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if _is_data(path))
-    return [path for path in found if not any(part.startswith(".") for part in path.parts)]
+    paths = (PurePosixPath(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if _is_data(path))
+    return [path for path in paths if not any(part.startswith(".") for part in path.parts)]
 
 
 def _matching(paths: Iterable[PurePosixPath], folder: Path, pattern: str) -> list[Path]:

@@ -24,8 +24,8 @@ def hub_address(source: str) -> HubAddress | None:
     """
     if not source.startswith("hub:"):
         return None
-    place, _, revision = source.removeprefix("hub:").partition("@")
-    name, _, config = place.partition(":")
+    address, _, revision = source.removeprefix("hub:").partition("@")
+    name, _, config = address.partition(":")
     if not name:
         raise SelfposError("no data set is named; expected 'hub:NAME[:CONFIG][@REVISION]'")
     return HubAddress(name, config or None, revision or None)

@@ -20,8 +20,8 @@ def source_name(data: str) -> str:
     return parts[-2] if stem in SPLITS and len(parts) > 1 else stem
 
 
-def unique_name(name: str, taken: Container[str]) -> str:
-    """`name`, or the first of NAME-2, NAME-3, … that is not `taken`."""
-    if name not in taken:
+def unique_name(name: str, used: Container[str]) -> str:
+    """`name`, or the first of NAME-2, NAME-3, … that is not `used`."""
+    if name not in used:
         return name
-    return next(other for number in count(2) if (other := f"{name}-{number}") not in taken)
+    return next(other for number in count(2) if (other := f"{name}-{number}") not in used)

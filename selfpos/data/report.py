@@ -25,7 +25,7 @@ SHOWN = 10
 
 
 def describe_data(loaded: LoadedSource, kind: TaskType, base: Path) -> dict[str, Any]:
-    """The report on `found`, as plain data: records found, kept and dropped by reason; for each text column
+    """The report on `loaded`, as plain data: records found, kept and dropped by reason; for each text column
     the number of texts, of different ones among them, and quantiles of their length in tokens of `base`; the
     number of labels and the commonest, or quantiles of scores."""
     dataset = loaded.dataset
@@ -39,7 +39,7 @@ def describe_data(loaded: LoadedSource, kind: TaskType, base: Path) -> dict[str,
         if column in ("label", "score"):
             values = dataset[column]
             report[column] = _values(
-                [one for value in values for one in (value if isinstance(value, list) else [value])]
+                [text for value in values for text in (value if isinstance(value, list) else [value])]
             )
             continue
         texts = list(_flat(dataset[column]))

@@ -251,8 +251,8 @@ class _Reader:
     def _choose(self, present: Sequence[str]) -> list[str]:
         """The columns to read of those that are there."""
         names, columns = self._renamed(present)
-        found = self.task_type.uses([*names.values()], columns)
-        used = [name for name in present if names[name] in found]
+        used_names = self.task_type.uses([*names.values()], columns)
+        used = [name for name in present if names[name] in used_names]
         self.unused |= dict.fromkeys(name for name in present if name not in used)
         return used
 
@@ -292,12 +292,12 @@ class _Reader:
         parts = beir.beir_files(folder, self.split)
         if all(parts.values()):
             return self._beir_records(beir.read_beir(folder, parts), folder)
-        if found := split_files(folder, self.split):
-            if found.languages:
-                self.remarks.append(f"languages {', '.join(found.languages)}")
-            if found.name != self.split:
-                self.remarks.append(f"split '{self.split}' is called {found.name} there")
-            return tables.read(found.files, label_names(folder), self._choose, self.window)
+        if of_split := split_files(folder, self.split):
+            if of_split.languages:
+                self.remarks.append(f"languages {', '.join(of_split.languages)}")
+            if of_split.name != self.split:
+                self.remarks.append(f"split '{self.split}' is called {of_split.name} there")
+            return tables.read(of_split.files, label_names(folder), self._choose, self.window)
         if (folder / "qrels").is_dir():
             beir.read_beir(folder, parts)  # says what is missing
         present = ", ".join(known_splits(folder)) or "no data files"
@@ -306,19 +306,19 @@ class _Reader:
             "folder in it"
         )
 
-    def _beir_records(self, found: beir.Beir, where: Path | str) -> Dataset:
+    def _beir_records(self, dataset: beir.Beir, where: Path | str) -> Dataset:
         """One record per relevant pair; for reranking one per query, with relevant and other documents."""
-        if found.remark:
-            self.remarks.append(found.remark)
+        if dataset.remark:
+            self.remarks.append(dataset.remark)
         records: list[dict[str, Any]] = []
-        for query, grades in found.relevant.items():
-            texts = {key: passage_text(found.documents[key]) for key in grades}
+        for query, grades in dataset.relevant.items():
+            texts = {key: passage_text(dataset.documents[key]) for key in grades}
             positive = [texts[key] for key, grade in grades.items() if grade > 0]
             negative = [texts[key] for key, grade in grades.items() if grade <= 0]
             if self.task_type.name != "reranking":
-                records += [{"anchor": found.queries[query], "positive": text} for text in positive]
+                records += [{"anchor": dataset.queries[query], "positive": text} for text in positive]
             elif positive and negative:
-                records.append({"query": found.queries[query], "positive": positive, "negative": negative})
+                records.append({"query": dataset.queries[query], "positive": positive, "negative": negative})
         if not records:
             raise SelfposError(f"{where} has no judgement above 0, which marks what is right")
         return tables.from_records(records, self._choose, where)
@@ -344,8 +344,8 @@ class _Reader:
                 judged = beir.judgements(beir.numbered(load("default", self.split)), name)
                 return self._beir_records(beir.joined(documents, queries, judged, name), name)
             if self.window is not None:
-                place = (name, config, self.split, commit)
-                return tables.spill_hub(*place, self._choose, self.window)
+                origin = (name, config, self.split, commit)
+                return tables.spill_hub(*origin, self._choose, self.window)
             dataset = load(config, self.split)
             return dataset.select_columns(self._choose(dataset.column_names))
 

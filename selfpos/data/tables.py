@@ -159,11 +159,11 @@ def _word(kind: Any) -> str:
 def _of_two_kinds(name: str, kinds: Sequence[Any], where: Sequence[str]) -> str:
     number = next(n for n in range(len(kinds)) if _shared_kind(kinds[: n + 1]) is None)
     other = next(kind for kind in kinds[:number] if _shared_kind([kind, kinds[number]]) is None)
-    found, others = (_word(kind) for kind in (kinds[number], other))
-    if found == others:
-        found, others = f"{found} of {kinds[number].feature}", f"{others} of {other.feature}"
+    actual, others = (_word(kind) for kind in (kinds[number], other))
+    if actual == others:
+        actual, others = f"{actual} of {kinds[number].feature}", f"{others} of {other.feature}"
     return (
-        f"data '{where[number]}' has {found} in '{name}', where others have {others}; give it one kind in "
+        f"data '{where[number]}' has {actual} in '{name}', where others have {others}; give it one kind in "
         "all of them"
     )
 
@@ -211,9 +211,9 @@ def spill_hub(
 def _until_seen(stream: Iterator[dict[str, Any]], unseen: set[str]) -> Iterator[dict[str, Any]]:
     """The records of `stream` that are the first to have a value for one of the columns `unseen`."""
     for record in stream:
-        if seen := {name for name in unseen if record.get(name) not in NOTHING}:
+        if filled := {name for name in unseen if record.get(name) not in NOTHING}:
             yield record
-            unseen = unseen - seen
+            unseen = unseen - filled
             if not unseen:
                 return
 
@@ -243,11 +243,11 @@ def _spill(
     lists = {name for record in first for name, value in record.items() if isinstance(value, list)}
 
     def chosen() -> Iterator[dict[str, Any]]:
-        known = dict(names)
+        columns = dict(names)
         for record in records():
-            late = [name for name in record if name not in known]
-            known |= dict.fromkeys(late)
-            if late and set(choose([*known])) != set(used):
+            late = [name for name in record if name not in columns]
+            columns |= dict.fromkeys(late)
+            if late and set(choose([*columns])) != set(used):
                 raise SelfposError(
                     f"{where}: the field '{', '.join(sorted(late))}' is in none of the first {LOOKED_AT:,} "
                     "records, which say what a stream holds; give the first record this field, too, or read "

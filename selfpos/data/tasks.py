@@ -116,7 +116,7 @@ def split_tasks(
     from selfpos.data.probe import hold_out, probe_size
 
     counts = recipe.probe.counts(recipe.tasks)
-    asked = bool({"per_task", "ratio"} & recipe.probe.model_fields_set)
+    size_is_given = bool({"per_task", "ratio"} & recipe.probe.model_fields_set)
     split = {}
     for name, task in tasks.items():
         if inspect is not None:
@@ -124,7 +124,7 @@ def split_tasks(
             task = replace(task, training=inspect(name, task.type, task.training), probe=probe)
         records = (task.probe or task.training).dataset
         count = counts[name]
-        if task.probe is None and not asked and (size := probe_size(count, len(records))) < count:
+        if task.probe is None and not size_is_given and (size := probe_size(count, len(records))) < count:
             count = size
             log.warning(
                 "task %s: the probe takes %d of its %d records (see probe.per_task)",

@@ -58,10 +58,10 @@ def read_texts(source: str, *, seed: int = 0, most: int = MOST, fewest: int = FE
         SelfposError: there is no such source, it is of no known kind, a file is damaged, or there are too few
             texts.
     """
-    blank = found = 0
+    blank = total = 0
     distinct: dict[str, None] = {}
     for text in _texts(source):
-        found += 1
+        total += 1
         words = " ".join(text.split())
         blank += not words
         if words:
@@ -76,8 +76,8 @@ def read_texts(source: str, *, seed: int = 0, most: int = MOST, fewest: int = FE
         kept = [kept[row] for row in sorted(random.Random(seed).sample(range(len(kept)), most))]
     where = "the docstrings of the Python packages on this machine" if corpus_view(source) == "" else source
     count = f"{len(kept)} of {len(distinct):,}" if len(kept) < len(distinct) else str(len(kept))
-    repeated = found - blank - len(distinct)
-    reasons = [f"{n:,} {what}" for n, what in ((blank, "blank"), (repeated, "repeated")) if n]
+    repeated = total - blank - len(distinct)
+    reasons = [f"{n:,} {reason}" for n, reason in ((blank, "blank"), (repeated, "repeated")) if n]
     left_out = f" (left out: {', '.join(reasons)})" if reasons else ""
     return PlainTexts(kept, f"{count} texts of {where}{left_out}")
 
@@ -106,11 +106,11 @@ def _documents(folder: Path) -> list[Path]:
         return [corpus]
     below = sorted(file for file in folder.rglob("*") if file.is_file())
     visible = [file for file in below if not any(part[0] == "." for part in file.relative_to(folder).parts)]
-    known = [file for file in visible if file.name.lower().endswith((*DOCUMENTS, *files.ENDINGS))]
-    if not known:
+    readable = [file for file in visible if file.name.lower().endswith((*DOCUMENTS, *files.ENDINGS))]
+    if not readable:
         kinds = ", ".join((*DOCUMENTS, *files.ENDINGS))
         raise SelfposError(f"folder {folder} has no file of texts; expected files that end in {kinds}")
-    return known
+    return readable
 
 
 def _file_texts(file: Path, *, paragraphs: bool) -> Iterator[str]:
@@ -145,9 +145,9 @@ def _text_columns(record: dict[str, Any]) -> list[str]:
     if "text" in record:
         return ["text"]
     columns = [names for task in TASKS.values() for names in task.columns.items()]
-    known = {name for column, names in columns if column not in ("label", "score") for name in names}
+    accepted = {name for column, names in columns if column not in ("label", "score") for name in names}
     holding = [name for name, value in record.items() if any(True for _ in _strings(value))]
-    return [name for name in holding if name.lower() in known] or (holding if len(holding) == 1 else [])
+    return [name for name in holding if name.lower() in accepted] or (holding if len(holding) == 1 else [])
 
 
 def _strings(value: Any) -> Iterator[str]:

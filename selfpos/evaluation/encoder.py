@@ -57,9 +57,9 @@ def identity(folder: Path, name: str) -> ModelMeta:
     return ModelMeta.create_empty(overwrites={"name": model_name(name), "revision": revision})
 
 
-def measured_meta(meta: ModelMeta, found: ModelMeta, model: Any) -> ModelMeta:
-    """`meta` with what mteb's wrapper `found` in the model itself, and the size of its weights."""
-    fields = {name: getattr(found, name) for name in MEASURED}
+def measured_meta(meta: ModelMeta, measured: ModelMeta, model: Any) -> ModelMeta:
+    """`meta` with what mteb's wrapper `measured` says of the model itself, and the size of its weights."""
+    fields = {name: getattr(measured, name) for name in MEASURED}
     weights = list(model.parameters())
     fields["n_parameters"] = sum(tensor.numel() for tensor in weights)
     fields["memory_usage_mb"] = sum(tensor.nbytes for tensor in weights) / 2**20

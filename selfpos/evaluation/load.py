@@ -51,8 +51,8 @@ def load_model(folder: Path, kind: str = EMBEDDER) -> Any:
             f"{folder} loads, but its parts do not fit together: embedding a text failed with {_line(error)}"
         ) from None
     if not row.isfinite().all():
-        what = "scores" if kind == RERANKER else "embeddings"
-        raise SelfposError(f"{folder} gives {what} that are not finite: its weights are damaged")
+        outputs = "scores" if kind == RERANKER else "embeddings"
+        raise SelfposError(f"{folder} gives {outputs} that are not finite: its weights are damaged")
     return model
 
 

@@ -62,14 +62,14 @@ def own_task(name: str, load: Callable[[], Mapping[str, Any]], revision: str) ->
     )
 
 
-def set_in(place: str, task: AbsTask) -> LocalSet | None:
-    """How the folder `place` would hold the data of MTEB's `task` in our layout; None for other types."""
+def set_in(folder: str, task: AbsTask) -> LocalSet | None:
+    """How the folder `folder` would hold the data of MTEB's `task` in our layout; None for other types."""
     kind = kind_of(task)
     subsets = list(task.hf_subsets or ["default"])
     if not kind:
         return None
     many = len(subsets) > 1
-    return LocalSet(kind, {subset: f"{place}/{subset}" if many else place for subset in subsets})
+    return LocalSet(kind, {subset: f"{folder}/{subset}" if many else folder for subset in subsets})
 
 
 class LocalFiles:
@@ -96,8 +96,8 @@ class LocalFiles:
 
     def subsets_there(self) -> list[str]:
         """The subsets of which no file is missing."""
-        lacking = {folder for folder, _, file in self._files() if file is None}
-        return [subset for subset, folder in self.folders.items() if folder not in lacking]
+        incomplete = {folder for folder, _, file in self._files() if file is None}
+        return [subset for subset, folder in self.folders.items() if folder not in incomplete]
 
     @property
     def place(self) -> str:
@@ -190,9 +190,9 @@ def read_split(
     if not source.exists():
         raise SelfposError(f"there is no data file {source}")
     loaded = load_source(str(source), get_task(kind), split=split, columns=columns)
-    lacking = {reason: count for reason, count in loaded.dropped.items() if reason != "type"}
-    if lacking:
-        counts = ", ".join(f"{count} with a {reason}" for reason, count in lacking.items())
+    dropped = {reason: count for reason, count in loaded.dropped.items() if reason != "type"}
+    if dropped:
+        counts = ", ".join(f"{count} with a {reason}" for reason, count in dropped.items())
         raise SelfposError(f"{source}: of {loaded.found} records {counts}; fill them in, or remove them")
     left_out = loaded.dropped.get("type", 0)
     why = "without a label left out"

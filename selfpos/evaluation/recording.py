@@ -142,16 +142,16 @@ def clustering(task: Any, evaluated: Evaluated) -> Recorded | None:
         size = int(task.max_fraction_of_documents_to_embed * total)
     chosen = list(range(total)) if size is None else rng.sample(range(total), k=min(total, size))
     labels_of = evaluated.data[task.label_column_name]
-    given = [label if isinstance(label, list) else [label] for label in labels_of]
+    label_lists = [label if isinstance(label, list) else [label] for label in labels_of]
     index, labels, clusters = [], [], []
     for depth, clusterings in enumerate(evaluated.predictions.values()):
-        pool = [row for row in chosen if len(given[row]) > depth and given[row][depth] != -1]
-        names = sorted({given[document][depth] for document in pool}, key=str)
+        pool = [row for row in chosen if len(label_lists[row]) > depth and label_lists[row][depth] != -1]
+        names = sorted({label_lists[document][depth] for document in pool}, key=str)
         numbers = {label: number for number, label in enumerate(names)}
         for clustering in clusterings:
             drawn = [pool[position] for position in rng.choices(range(len(pool)), k=len(clustering))]
             index.append(drawn)
-            labels.append([numbers[given[document][depth]] for document in drawn])
+            labels.append([numbers[label_lists[document][depth]] for document in drawn])
             clusters.append(clustering)
     positions = {document: position for position, document in enumerate(sorted(chosen))}
     arrays = {

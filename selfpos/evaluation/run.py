@@ -134,7 +134,7 @@ def check_tasks(model: Path, tasks: Sequence[AbsTask], out: Path) -> None:
             raise SelfposError(f"two tasks are called {name}; their results would go to one file")
     if out.exists() and not out.is_dir():
         raise SelfposError(f"{out} is a file; expected a folder for the result files")
-    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not os.access(there, os.W_OK):
         raise OperationError(f"cannot write in {there}: permission denied; choose another folder with --out")
 

@@ -104,9 +104,11 @@ def local_tasks(data_dir: Path) -> list[AbsTask]:
 
     _check_folder(data_dir)
     with quiet_libraries(hide_warnings=True):
-        known = {name: mteb.get_task(name) for name in MTEB_TASKS}
+        task_of = {name: mteb.get_task(name) for name in MTEB_TASKS}
         available = [
-            name for name in [*known, *OWN_TASKS] if not LocalFiles(name, data_dir, known.get(name)).missing()
+            name
+            for name in [*task_of, *OWN_TASKS]
+            if not LocalFiles(name, data_dir, task_of.get(name)).missing()
         ]
     if not available:
         raise SelfposError(
@@ -151,8 +153,8 @@ def _chosen(
         try:
             tasks += mteb.get_benchmark(benchmark).tasks
         except KeyError:
-            known = [entry.name for entry in mteb.get_benchmarks()]
-            raise unknown("MTEB benchmark", benchmark, known) from None
+            benchmarks = [entry.name for entry in mteb.get_benchmarks()]
+            raise unknown("MTEB benchmark", benchmark, benchmarks) from None
     if not names and benchmark is None:
         filtered = {"task_types": list(types) or None, "languages": list(languages) or None}
         tasks += mteb.get_tasks(**filtered, modalities=["text"])  # type: ignore[arg-type]
@@ -212,8 +214,10 @@ def _named(name: str, data_dir: Path | None) -> list[AbsTask]:
     if name == QUICK:
         tasks = []
         for quick, stand_in in QUICK_TASKS.items():
-            lacking = data_dir is not None and local_data.hub_folder(mteb.get_task(quick), data_dir) is None
-            tasks += _named(stand_in if stand_in and lacking else quick, data_dir)
+            without_data = (
+                data_dir is not None and local_data.hub_folder(mteb.get_task(quick), data_dir) is None
+            )
+            tasks += _named(stand_in if stand_in and without_data else quick, data_dir)
         return tasks
     if name == CORPUS or name in corpus_tasks.LOADERS:
         tasks = corpus_tasks.corpus_tasks(load_corpus())
@@ -230,9 +234,9 @@ def _named(name: str, data_dir: Path | None) -> list[AbsTask]:
                 f"{name} is no declaration of a task; write one, a YAML file with name, type and files (see "
                 "docs/data.md), and give that"
             ) from None
-        known = [task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)]
-        known += [*OWN_TASKS, *corpus_tasks.LOADERS, CORPUS, QUICK]
-        raise unknown("MTEB task", name, known) from None
+        names = [task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)]
+        names += [*OWN_TASKS, *corpus_tasks.LOADERS, CORPUS, QUICK]
+        raise unknown("MTEB task", name, names) from None
 
 
 def _with_data(chosen: dict[str, AbsTask], data_dir: Path | None, option: str) -> list[AbsTask]:

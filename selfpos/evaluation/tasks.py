@@ -176,8 +176,8 @@ def dataset_of(
     }[kind]
     numbers: dict[str, int] = {}
     if kind == "classification":
-        found = {record["label"] for records in splits.values() for record in records}
-        classes = labels or sorted(found, key=lambda label: (str(type(label)), label))
+        label_values = {record["label"] for records in splits.values() for record in records}
+        classes = labels or sorted(label_values, key=lambda label: (str(type(label)), label))
         numbers = {str(label): number for number, label in enumerate(classes)}
     made = {}
     for split, records in splits.items():

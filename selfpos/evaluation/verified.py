@@ -67,20 +67,20 @@ def _verdict(task: AbsTask) -> dict[str, str]:
     parts = [task.metadata.name, revision, version, str(READING), *task.eval_splits]
     key = " ".join([*parts, *map(str, task.hf_subsets or ())]).replace("/", "_")
     file = cache_folder() / "mteb-data.json"
-    known: dict[str, dict[str, str]] = {}
+    verdicts: dict[str, dict[str, str]] = {}
     if file.is_file():
         try:
-            known = json.loads(file.read_text(encoding="utf-8"))
+            verdicts = json.loads(file.read_text(encoding="utf-8"))
         except ValueError:
-            known = {}  # it is made again
-    if key not in known:
+            verdicts = {}  # it is made again
+    if key not in verdicts:
         verdict = _look_at(task)
         if verdict["fault"]:
             return verdict  # which may pass
-        known[key] = verdict
+        verdicts[key] = verdict
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps(known, indent=1) + "\n")
-    return known[key]
+        write_text(file, json.dumps(verdicts, indent=1) + "\n")
+    return verdicts[key]
 
 
 def _look_at(task: AbsTask) -> dict[str, str]:
@@ -113,8 +113,8 @@ def _differences(task: AbsTask) -> Iterator[str]:
             for words, path in COUNTS.items():
                 ours, theirs = _at(counted, path), _at(expected, path)
                 if ours is not None and theirs is not None and abs(ours - theirs) > 1e-6:
-                    place = split if subset == "default" else f"{split}, {subset}"
-                    yield f"{place}: {words} {ours:,.10g} for {theirs:,.10g}"
+                    part = split if subset == "default" else f"{split}, {subset}"
+                    yield f"{part}: {words} {ours:,.10g} for {theirs:,.10g}"
 
 
 def _at(statistics: Mapping[str, Any], path: tuple[str, ...]) -> float | None:

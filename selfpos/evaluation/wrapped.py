@@ -39,12 +39,12 @@ class Reranker(SearchCrossEncoderWrapper):
                 "a CrossEncoder orders the candidates of each question, and the questions of this task have "
                 "none, for they are asked of all documents; score it on reranking tasks"
             )
-        found = super().search(queries, top_ranked=top_ranked, **options)
-        if not all(isfinite(score) for scores in found.values() for score in scores.values()):
+        results = super().search(queries, top_ranked=top_ranked, **options)
+        if not all(isfinite(score) for scores in results.values() for score in scores.values()):
             raise OperationError(
                 "the model's scores are not finite (NaN or infinity): its weights are damaged"
             )
-        return found
+        return results
 
 
 def check_suited(folder: Path, tasks: Sequence[AbsTask]) -> None:

@@ -211,14 +211,16 @@ def outcome(study: Study, images: Study | None) -> Outcome:
 
 def _claims_carry_over(ours: dict[str, str], theirs: dict[str, str]) -> Finding:
     """Whether the claims that hold on images, and were run on texts, hold there too."""
-    held = [name for name, verdict in theirs.items() if verdict == "holds" and ours[name] != NOT_RUN]
-    verdicts = {ours[name] for name in held}
+    held_on_images = [
+        name for name, verdict in theirs.items() if verdict == "holds" and ours[name] != NOT_RUN
+    ]
+    verdicts = {ours[name] for name in held_on_images}
     verdict = "not decided"
     if "does not hold" in verdicts:
         verdict = "does not hold"
     elif verdicts == {"holds"}:
         verdict = "holds"
-    value = ", ".join(f"{name} {ours[name]}" for name in held) or "none"
+    value = ", ".join(f"{name} {ours[name]}" for name in held_on_images) or "none"
     return Finding("the claims that hold on images, where run, hold on texts", value, verdict)
 
 

@@ -245,8 +245,8 @@ class _Translator:
                 continue
             default = params.get(ours, defaults[ours])
             factor = 2.0 if theirs in counterpart.halved else 1.0
-            given = [default if value is None else _times(value, factor) for value in values]
-            params[ours] = given[0] if all(value == given[0] for value in given) else given
+            filled = [default if value is None else _times(value, factor) for value in values]
+            params[ours] = filled[0] if all(value == filled[0] for value in filled) else filled
         return params
 
     def _check_parameters(self, counterpart: Counterpart, at: At) -> None:
@@ -254,7 +254,7 @@ class _Translator:
         block = self.recipe.at((*at, "parameters")) or {}
         if not isinstance(block, dict):
             raise self.recipe.fault((*at, "parameters"), f"expected a mapping of parameters, found {block!r}")
-        known = {
+        applicable = {
             *counterpart.params,
             *counterpart.refused,
             *counterpart.notes,
@@ -263,11 +263,11 @@ class _Translator:
         }
         for name, value in block.items():
             where = (*at, "parameters", str(name))
-            if name in EVERY_PARAMETER and name not in known:
+            if name in EVERY_PARAMETER and name not in applicable:
                 self.notes.append(f"{name}: not used by this method")
                 continue
-            if name not in known:
-                hint = nearest(str(name), known)
+            if name not in applicable:
+                hint = nearest(str(name), applicable)
                 reason = f"parameter '{name}' has no counterpart in method {counterpart.method}{hint}"
                 raise self.recipe.fault(where, reason)
             if at and name not in counterpart.per_model and name not in IGNORED:

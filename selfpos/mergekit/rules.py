@@ -27,10 +27,10 @@ def fit_rules(value: Any, keys: Sequence[str], notes: list[str]) -> Any:
         if rule == DEFAULT:
             continue
         fitting = _without_prefix(rule) if not any(fits(rule, key) for key in keys) else rule
-        taken = [key for key in remaining if fits(fitting, key)]
-        if taken:
-            rules[fitting] = fit_rules(inner, taken, notes)
-            remaining = [key for key in remaining if key not in taken]
+        fitting_keys = [key for key in remaining if fits(fitting, key)]
+        if fitting_keys:
+            rules[fitting] = fit_rules(inner, fitting_keys, notes)
+            remaining = [key for key in remaining if key not in fitting_keys]
         elif rule != EVERY_LAYER:
             notes.append(f"filter {rule.strip('*')}: it fits no tensor here that is left, and has no effect")
     if DEFAULT in value and remaining:

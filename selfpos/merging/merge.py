@@ -74,12 +74,12 @@ def execute_all(
 
     Raises SelfposError when a plan lacks data statistics.
     """
-    for each in plans:
-        require_statistics(each.method, each.statistics, len(each.vectors))
-    for warning in dict.fromkeys(warning for each in plans for warning in each.warnings):
+    for planned in plans:
+        require_statistics(planned.method, planned.statistics, len(planned.vectors))
+    for warning in dict.fromkeys(warning for planned in plans for warning in planned.warnings):
         log.warning(warning)
     groups = _groups(plans)
-    passes = sum(each.passes for each in plans) - len(plans) + len(groups)
+    passes = sum(planned.passes for planned in plans) - len(plans) + len(groups)
     nbytes = passes * (plans[0].bytes_read // plans[0].passes)
     per_element = plans[0].bytes_read / plans[0].elements
     shows = show and nbytes >= SHOWN_FROM
@@ -102,9 +102,9 @@ def _groups(plans: Sequence[Plan]) -> list[list[int]]:
     have at most MOST_FILES output files open.
     """
     groups: dict[object, list[int]] = {}
-    for index, each in enumerate(plans):
-        alone = index if each.statistics or each.options.output == "adapter" else None
-        groups.setdefault((each.method.chunking, each.threads, alone), []).append(index)
+    for index, planned in enumerate(plans):
+        alone = index if planned.statistics or planned.options.output == "adapter" else None
+        groups.setdefault((planned.method.chunking, planned.threads, alone), []).append(index)
     most = max(1, MOST_FILES // (len(plans[0].files) + 1))  # of each its weights and a lock
     return [group[at : at + most] for group in groups.values() for at in range(0, len(group), most)]
 
@@ -182,8 +182,8 @@ def prepare(plan: Plan, stream: Stream) -> tuple[Callable[[Chunk], Array], Coeff
 
         def run(chunk: Chunk) -> Array:
             key, seed = chunk.key, plan.options.seed
-            own = replace(chunk, weights=weights[key], seed=seed, statistics=statistics.get(key))
-            return method.function(own, **params[key])
+            chunk_of_merge = replace(chunk, weights=weights[key], seed=seed, statistics=statistics.get(key))
+            return method.function(chunk_of_merge, **params[key])
 
         return run, None
     grams = {}

@@ -130,16 +130,16 @@ class Method:
             plural = "" if limit.endswith(" 1") else "s"
             raise SelfposError(f"method {self.name} merges {limit} vector{plural}, found {count}")
 
-    def check_names(self, given: Mapping[str, Any]) -> None:
+    def check_names(self, parameters: Mapping[str, Any]) -> None:
         """Raise SelfposError when a given parameter does not exist or one without default is missing."""
         names = [parameter.name for parameter in self.parameters]
-        for name in given:
+        for name in parameters:
             if not names:
                 raise SelfposError(f"method {self.name} has no parameters, found '{name}'")
             if name not in names:
                 raise unknown(f"parameter of method {self.name}", name, names)
         for parameter in self.parameters:
-            if parameter.required and parameter.name not in given:
+            if parameter.required and parameter.name not in parameters:
                 raise SelfposError(f"method {self.name} needs parameter '{parameter.name}': {parameter.help}")
 
 

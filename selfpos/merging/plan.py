@@ -80,11 +80,11 @@ class Plan:
         """How many bytes of weights are read, over all passes."""
         entries = [self.base.tensors[key] for key in self.keys]
         parts = (vector.parts.get(key) for vector in self.vectors for key in self.keys)
-        inner = (one for part in parts for one in within(part))
-        entries += [one.entry for one in inner if isinstance(one, Dense | MatchedRows)]
+        inner = (leaf for part in parts for leaf in within(part))
+        entries += [leaf.entry for leaf in inner if isinstance(leaf, Dense | MatchedRows)]
         merged = set(self.keys)
-        taken = sum(entry.nbytes for key, entry in self.frame.tensors.items() if key not in merged)
-        return self.passes * sum(entry.nbytes for entry in entries) + taken
+        taken_whole = sum(entry.nbytes for key, entry in self.frame.tensors.items() if key not in merged)
+        return self.passes * sum(entry.nbytes for entry in entries) + taken_whole
 
     @property
     def elements(self) -> int:
@@ -137,7 +137,10 @@ class Plan:
             need += (len(self.vectors) + 2) * AT_ONCE
         parts = [within(part) for vector in self.vectors for part in vector.parts.values()]
         factors = max(
-            (sum(one.a.numel + one.b.numel for one in inner if isinstance(one, LowRank)) for inner in parts),
+            (
+                sum(leaf.a.numel + leaf.b.numel for leaf in inner if isinstance(leaf, LowRank))
+                for inner in parts
+            ),
             default=0,
         )
         return 4 * (need + 2 * len(self.vectors) * factors)
@@ -176,8 +179,8 @@ class Plan:
                 warnings.append(f"{vector.name}: {difference}; taken from {self.options.take_from}")
             if vector.by_token:
                 tables = some_tensors(sorted(vector.by_token))
-                found = "rows are those of the same tokens" if self.frame is self.base else "not merged"
-                warnings.append(f"{vector.name}: {tables}: {found}")
+                effect = "rows are those of the same tokens" if self.frame is self.base else "not merged"
+                warnings.append(f"{vector.name}: {tables}: {effect}")
             if vector.misfits:
                 kept = some_tensors(sorted(vector.misfits))
                 warnings.append(
@@ -226,7 +229,7 @@ def _planned(
     folders = [opened, *(vector.folder for vector in vectors)]
     with ThreadPoolExecutor(threads) as pool:
         hashes = list(pool.map(lambda folder: folder.content_hash, folders))
-    given = merge_options.statistics
+    statistics_files = merge_options.statistics
     made = Plan(
         base=opened,
         frame=frame,
@@ -240,7 +243,7 @@ def _planned(
         files=output_files(frame, dtypes, merge_options.shard_size),
         side_files=side_files(frame, code=merge_options.allow_code),
         prompts=gather_prompts(frame, [vector.folder for vector in vectors]),
-        statistics=open_statistics(chosen, given, len(sources)) if given else {},
+        statistics=open_statistics(chosen, statistics_files, len(sources)) if statistics_files else {},
         hashes=hashes,
         base_name=merge_options.base_name or display_name(base),
         threads=threads,
@@ -261,14 +264,14 @@ def plan_sweep(
     shared = validate(MergeOptions, options, "merge options")
     folder = next(iter(merges)).parent
     opened = _planned(base, sources, "average", folder, shared)  # which every number of vectors suits
-    return [_again(opened, base, sources, out, {**options, **given}) for out, given in merges.items()]
+    return [_again(opened, base, sources, out, {**options, **merge}) for out, merge in merges.items()]
 
 
-def _again(opened: Plan, base: Path, sources: Sequence[Path], out: Path, given: dict[str, Any]) -> Plan:
+def _again(opened: Plan, base: Path, sources: Sequence[Path], out: Path, merge: dict[str, Any]) -> Plan:
     """The plan of another merge of the same models. Raises SelfposError with the name of its output."""
     try:
-        method = get_method(given.pop("method"))
-        options = validate(MergeOptions, given, "merge options")
+        method = get_method(merge.pop("method"))
+        options = validate(MergeOptions, merge, "merge options")
         _check_request(base, sources, method, out, options)
         settings = make_settings(method, len(sources), options.weights, options.params, opened.keys)
         threads = options.threads or _cores()
@@ -359,13 +362,13 @@ def _dtypes(
     base: ModelFolder, frame: ModelFolder, vectors: Sequence[TaskVector], dtype: str | None
 ) -> dict[str, str]:
     """The number format of every tensor; parts of one stored tensor have that of the widest."""
-    found = {key: _dtype(key, base, frame, vectors, dtype) for key in frame.tensors}
+    dtypes = {key: _dtype(key, base, frame, vectors, dtype) for key in frame.tensors}
     whole: dict[tuple[Path, str], set[str]] = {}
     for key, entry in frame.tensors.items():
-        whole.setdefault((entry.file, entry.name), set()).add(found[key])
+        whole.setdefault((entry.file, entry.name), set()).add(dtypes[key])
     for key, entry in frame.tensors.items():
-        found[key] = _widest(whole[entry.file, entry.name])
-    return found
+        dtypes[key] = _widest(whole[entry.file, entry.name])
+    return dtypes
 
 
 def _dtype(

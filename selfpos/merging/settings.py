@@ -154,14 +154,14 @@ def _refuse_unused_rules(value: Any, keys: Sequence[str], label: str) -> None:
         for rule, inner in value.items():
             if rule == DEFAULT:
                 continue
-            taken = [key for key in remaining if fits(str(rule), key)]
-            if not taken:
+            fitting = [key for key in remaining if fits(str(rule), key)]
+            if not fitting:
                 why = f"fits no tensor of the model; tensors are named like {keys[0]} and {keys[-1]}"
                 if any(fits(str(rule), key) for key in keys):
                     why = "never counts, since rules before it take all its tensors; move it up"
                 raise SelfposError(f"{label}: the rule '{rule}' {why}")
-            _refuse_unused_rules(inner, taken, label)
-            remaining = [key for key in remaining if key not in taken]
+            _refuse_unused_rules(inner, fitting, label)
+            remaining = [key for key in remaining if key not in fitting]
         if remaining:
             _refuse_unused_rules(value.get(DEFAULT), remaining, label)
     elif isinstance(value, Sequence) and not isinstance(value, str):

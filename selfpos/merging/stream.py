@@ -64,13 +64,13 @@ def open_statistics(
     return {name: [ProbeStatistics(read_header(file)[0]) for file in files[name]] for name in method.probe}
 
 
-def require_statistics(method: Method, given: Mapping[str, Sequence[Any]], count: int) -> None:
+def require_statistics(method: Method, statistics: Mapping[str, Sequence[Any]], count: int) -> None:
     """Raise SelfposError unless exactly what `method` needs is given."""
-    for name in given:
+    for name in statistics:
         if name not in method.probe:
             raise SelfposError(f"method {method.name} has no use for the statistics '{name}'")
     for name in method.probe:
-        if (actual := len(given.get(name, ()))) != count:
+        if (actual := len(statistics.get(name, ()))) != count:
             raise SelfposError(
                 f"method {method.name} needs the statistics '{name}' of each of the {count} vectors, found "
                 f"{actual}"

@@ -93,16 +93,16 @@ class ItemIndex:
         """What `records` share with every task. `columns` hold texts or lists of texts."""
         contained: dict[str, dict[Key, bool]] = {task: {} for task in self.items}  # item → word for word?
         rows: dict[str, list[int]] = {task: [] for task in self.items}
-        seen: set[int] = set()
+        shared_ids: set[int] = set()
         start = 0
         for batch in records.select_columns(list(columns)).iter(RECORDS_AT_ONCE):
             texts = [_texts_of(values) for values in zip(*batch.values(), strict=True)]
             similar = self._similar({text for record in texts for text in record})
             for row, record in enumerate(texts, start=start):
-                known = [text for text in record if text in similar]
-                near = [similar[text] for text in known]
-                exact = [{self._ids[text]} if text in self._ids else set() for text in known]
-                seen.update(*exact)
+                similar_texts = [text for text in record if text in similar]
+                near = [similar[text] for text in similar_texts]
+                exact = [{self._ids[text]} if text in self._ids else set() for text in similar_texts]
+                shared_ids.update(*exact)
                 tasks = set()
                 candidates = {text_id for ids in near for text_id in ids}
                 for task, key in {item for text_id in candidates for item in self._items_with[text_id]}:
@@ -119,7 +119,7 @@ class ItemIndex:
                 items=items.total(),
                 exact=sum(items[key] for key, exact in contained[task].items() if exact),
                 near=sum(items[key] for key, exact in contained[task].items() if not exact),
-                texts=len({text_id for key in items for text_id in key} & seen),
+                texts=len({text_id for key in items for text_id in key} & shared_ids),
                 records=len(rows[task]),
             )
         return Overlap(len(records), sorted(set().union(*rows.values())), overlaps)
@@ -181,9 +181,9 @@ class NearIndex:
         result: dict[int, list[int]] = {}
         for start in range(0, len(texts), SIGNATURES_AT_ONCE):
             keys = self._keys(texts[start : start + SIGNATURES_AT_ONCE])
-            known = self._known[np.searchsorted(self._known, keys).clip(max=len(self._known) - 1)] == keys
-            for index in np.flatnonzero(known.any(1)).tolist():
-                shared = keys[index][known[index]].tolist()
+            indexed = self._known[np.searchsorted(self._known, keys).clip(max=len(self._known) - 1)] == keys
+            for index in np.flatnonzero(indexed.any(1)).tolist():
+                shared = keys[index][indexed[index]].tolist()
                 candidates = {row for key in shared for row in self._rows_with[key]}
                 wanted = shingles(texts[start + index])
                 close = [row for row in sorted(candidates) if self._is_near(wanted, self.texts[row])]
@@ -275,8 +275,8 @@ def _columns(task: Any) -> list[str] | None:
     if isinstance(task, abstasks.AbsTaskSTS):
         return list(task.column_names)
     if isinstance(task, abstasks.AbsTaskPairClassification):
-        both = [task.input1_column_name, task.input2_column_name]
-        return both if all(isinstance(name, str) for name in both) else None
+        columns = [task.input1_column_name, task.input2_column_name]
+        return columns if all(isinstance(name, str) for name in columns) else None
     if isinstance(task, abstasks.AbsTaskBitextMining):
         return None if task.parallel_subsets else ["sentence1", "sentence2"]
     name = getattr(task, "input_column_name", None)

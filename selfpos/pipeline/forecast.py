@@ -40,8 +40,8 @@ class RunPlan:
         """The plan as rows of label and text, but for time and disk."""
         rows = [("base", str(self.base))]
         for name, task in self.data.items():
-            held = f"trains on {len(task.training)} and holds out {len(task.probe)} for the probe"
-            rows.append(("data", f"{name}, {task.type.name}: {task.description}; {held}"))
+            counts = f"trains on {len(task.training)} and holds out {len(task.probe)} for the probe"
+            rows.append(("data", f"{name}, {task.type.name}: {task.description}; {counts}"))
         rows.append(("models", ", ".join(self.models)))
         scored = [f"{task.metadata.name} ({task.metadata.type})" for task in self.tasks]
         rows.append(("scored on", ", ".join(scored)))
@@ -62,7 +62,7 @@ class RunPlan:
         whole = sum(entry.nbytes for entry in open_model(self.base).tensors.values())
         trained = max((nbytes for _, nbytes in tried.values()), default=0)
         disk = (len(left) + A_CHECKPOINT * bool(left)) * trained + len(merges) * whole
-        there = next(place for place in (self.out, *self.out.absolute().parents) if place.exists())
+        there = next(path for path in (self.out, *self.out.absolute().parents) if path.exists())
         free = shutil.disk_usage(there).free
         seconds = {name: of_step for name, (of_step, _) in tried.items()}
         time = in_words(sum(self._seconds(training, seconds) for training in left))

@@ -39,8 +39,8 @@ def write_pipelines(folder: RunFolder, pipelines: Mapping[str, list[Path]], equa
     for name, outputs in pipelines.items():
         manifests = [read_manifest(out) for out in outputs]
         sums = {key: sum(manifest[field] for manifest in manifests) for key, field in SUMS.items()}
-        known = [key for key in PEAKS if all(key in manifest for manifest in manifests)]
-        peaks = {key: max(manifest[key] for manifest in manifests) for key in known}
+        measured = [key for key in PEAKS if all(key in manifest for manifest in manifests)]
+        peaks = {key: max(manifest[key] for manifest in manifests) for key in measured}
         table[name] = {"trainings": len(outputs), **sums, "seconds": round(sums["seconds"], 3), **peaks}
     write_text(folder.pipelines, json.dumps({"equal": equal, "pipelines": table}, indent=1))
 

@@ -66,7 +66,9 @@ class Coefficients:
             )
         if Counter(hashes) != Counter(self.hashes):
             missing = [
-                name for name, known in zip(self.names, self.hashes, strict=True) if known not in hashes
+                name
+                for name, file_hash in zip(self.names, self.hashes, strict=True)
+                if file_hash not in hashes
             ]
             named = f"{', '.join(missing)} of the content hash that it names"
             wanted = named if missing else f"these {len(self.names)} vectors alone"
@@ -76,8 +78,8 @@ class Coefficients:
             )
         left = dict(enumerate(hashes))
         order = []
-        for known in self.hashes:
-            order.append(next(index for index, given in left.items() if given == known))
+        for file_hash in self.hashes:
+            order.append(next(index for index, model_hash in left.items() if model_hash == file_hash))
             del left[order[-1]]
         return order
 
@@ -98,7 +100,7 @@ def write_coefficients(path: Path, coefficients: Coefficients) -> Path:
     data = {
         "format": next(name for name, method in FORMATS.items() if method == coefficients.method),
         "base": {"name": coefficients.base_name, "hash": coefficients.base},
-        "vectors": [{"name": name, "hash": known} for name, known in pairs],
+        "vectors": [{"name": name, "hash": hashed} for name, hashed in pairs],
         "coefficients": coefficients.values,
         "tensors": coefficients.tensors,
         "found_by": coefficients.found_by,

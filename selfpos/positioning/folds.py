@@ -49,7 +49,9 @@ def searched_records(task: TaskProbe, seed: int) -> Batch:
     batch = task.sample(LARGEST, seed)
     if not batch.own_candidates:
         return batch
-    rows = sorted(row for found in rows_by(batch.columns[0]).values() for row in found[:CANDIDATES])
+    rows = sorted(
+        row for question_rows in rows_by(batch.columns[0]).values() for row in question_rows[:CANDIDATES]
+    )
     return replace(batch, columns=[[column[row] for row in rows] for column in batch.columns])
 
 
@@ -63,9 +65,9 @@ class Folds:
         self.table = TextTable([text for measure in measures.values() for text in measure.texts])
         self.tasks: dict[str, TaskFolds] = {}
         for name, measure in measures.items():
-            taken, there = self.batches[name].count, len(tasks[name].dataset)
-            if taken < there:
-                log.info("the search reads %d of %d records of task %s", taken, there, name)
+            searched, available = self.batches[name].count, len(tasks[name].dataset)
+            if searched < available:
+                log.info("the search reads %d of %d records of task %s", searched, available, name)
             if isinstance(measure, ClassMeans) and (alone := measure.count - measure.usable):
                 words = (
                     "%d of %d probe records of task %s have nothing to be judged by and are not searched on"

@@ -180,7 +180,7 @@ class LinearisedSearch:
         else:
             end, radius, ended = self._step(number, point, radius)
         # what a fold's records would change is taken from the linearisation, where the search ended
-        self.by_fold = [end + (found - whole) for found in validation.points[self.pull]]
+        self.by_fold = [end + (solution - whole) for solution in validation.points[self.pull]]
         return end, radius, ended
 
     def _tune_scale(self, around: Linearisation, point: Tensor) -> None:

@@ -99,7 +99,10 @@ class LiveModel:
     @property
     def separated(self) -> bool:
         """Whether the vectors are the specialists' no longer, but separated ones."""
-        return any(vector is not given for vector, given in zip(self.vectors, self.specialists, strict=True))
+        return any(
+            vector is not specialist
+            for vector, specialist in zip(self.vectors, self.specialists, strict=True)
+        )
 
     @torch.no_grad()
     def set_coefficients(self, table: Tensor) -> None:
@@ -222,8 +225,8 @@ class LiveModel:
     def _embeddings(self, features: dict[str, Any]) -> Tensor:
         saving = self.recompute.forgetting() if torch.is_grad_enabled() else nullcontext()
         with saving, self._autocast():
-            found = self.model(dict(features))  # in which modules note what they find
-        embeddings: Tensor = found["scores" if self.in_pairs else "sentence_embedding"]
+            outputs = self.model(dict(features))  # in which modules note what they find
+        embeddings: Tensor = outputs["scores" if self.in_pairs else "sentence_embedding"]
         return embeddings if self.autocast is None else embeddings.float()
 
     def _autocast(self) -> AbstractContextManager[None]:

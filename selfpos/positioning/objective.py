@@ -107,11 +107,11 @@ class PairProbe(TaskProbe):
     def sample(self, most: int, seed: int) -> Batch:
         """All records as one batch, or those of `most` questions: all candidates of a question or none."""
         rows_of = rows_by(self.dataset[self.type.text_columns[0]][:])
-        asked = list(rows_of)
-        if len(asked) <= most:
+        questions = list(rows_of)
+        if len(questions) <= most:
             return self.everything()
-        drawn = torch.randperm(len(asked), generator=torch.Generator().manual_seed(seed))[:most]
-        rows = sorted(row for number in drawn.tolist() for row in rows_of[asked[number]])
+        drawn = torch.randperm(len(questions), generator=torch.Generator().manual_seed(seed))[:most]
+        rows = sorted(row for number in drawn.tolist() for row in rows_of[questions[number]])
         return self._batch(self.dataset.select(rows)[:])
 
     def _batch(self, records: Mapping[str, list]) -> Batch:

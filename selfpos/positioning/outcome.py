@@ -76,7 +76,8 @@ class _TaskCheck:
         for share in SHARES:
             point = torch.lerp(self.scaled, solved, share)
             by_fold = [
-                torch.lerp(scale, found, share) for scale, found in zip(scales, solved_by_fold, strict=True)
+                torch.lerp(scale, solution, share)
+                for scale, solution in zip(scales, solved_by_fold, strict=True)
             ]
             embeddings = search.embed(point)
             tasks = self.worse(embeddings)

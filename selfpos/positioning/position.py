@@ -268,23 +268,21 @@ def open_live(
 ) -> LiveModel:
     """The live model of `settings` over the base folder and the fine-tuned `sources`, one a process."""
     folder = open_model(base)
-    given = device or (processes.device if processes else None)
-    chosen = given or default_device()
+    required = device or (processes.device if processes else None)
+    used = required or default_device()
     # differences of embeddings a small step apart would be noise in bf16
-    bf16_gpu = (
-        settings.search != "linearised" and chosen.startswith("cuda") and torch.cuda.is_bf16_supported()
-    )
+    bf16_gpu = settings.search != "linearised" and used.startswith("cuda") and torch.cuda.is_bf16_supported()
     in_bf16 = settings.precision == "bf16" or (settings.precision == "auto" and bf16_gpu)
     specialists = open_vectors(folder, sources)
     vectors = specialists
     if separates(specialists, settings):
-        vectors = separated(specialists, exclude=settings.exclude, device=chosen)
+        vectors = separated(specialists, exclude=settings.exclude, device=used)
     kind = LowRankModel if settings.low_rank and is_low_rank(vectors) else LiveModel
     with quiet_libraries():
         return kind(
             folder,
             vectors,
-            device=chosen,
+            device=used,
             max_length=settings.max_length,
             exclude=settings.exclude,
             autocast=torch.bfloat16 if in_bf16 else None,

@@ -72,12 +72,12 @@ class Recompute:
     def _remember(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if not self._on:
             return
-        address, taken = output.untyped_storage().data_ptr(), inputs[0].detach()
-        if address == taken.untyped_storage().data_ptr():  # computed in place: the input is gone
+        address, source = output.untyped_storage().data_ptr(), inputs[0].detach()
+        if address == source.untyped_storage().data_ptr():  # computed in place: the input is gone
             return
         # the memory of an output that is freed is used again, so its entry must not outlive it
         reference = weakref.ref(output, lambda _: self._origins.pop(address, None))
-        self._origins[address] = _Origin(module, taken, reference, output._version)
+        self._origins[address] = _Origin(module, source, reference, output._version)
 
     def _pack(self, tensor: Tensor) -> Tensor | _Recipe:
         origin = self._origins.get(tensor.untyped_storage().data_ptr())

@@ -34,7 +34,7 @@ def sgd(problem: Problem, selection: Selection | None, trajectory: Trajectory, *
     draws = Draws(problem.tasks, settings.batch_size, seed, single=single)
     references = Draws(problem.tasks, settings.batch_size, seed, single=single)
     problem.measure_base(references.fixed(REFERENCE_RECORDS))
-    every = max(1, settings.steps // MEASUREMENTS)
+    interval = max(1, settings.steps // MEASUREMENTS)
     parameters = problem.start.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([parameters], lr=settings.learning_rate)
     first = 1
@@ -58,7 +58,7 @@ def sgd(problem: Problem, selection: Selection | None, trajectory: Trajectory, *
             bar.advance(loss=sum(losses.values()) / len(losses))
             if selection is None:
                 trajectory.latest(step, parameters, losses)
-            elif step % every == 0 or step == settings.steps:
+            elif step % interval == 0 or step == settings.steps:
                 problem.apply(parameters)
                 measurement = selection.measure(problem.live)
                 trajectory.measured(step, parameters, measurement)
@@ -96,12 +96,12 @@ def cma_es(problem: Problem, selection: Selection | None, trajectory: Trajectory
             "search cma-es needs two parameters at least; with a single vector use search: linearised"
         )
     kept = trajectory.kept.get("cma-es", {"values": [], "texts": problem.live.embedded})
-    known, problem.live.embedded = list(kept["values"]), kept["texts"]
+    kept_values, problem.live.embedded = list(kept["values"]), kept["texts"]
     values: list[float] = []
 
     def evaluate(candidate: Tensor) -> float:
-        if len(values) < len(known):
-            return float(known[len(values)])
+        if len(values) < len(kept_values):
+            return float(kept_values[len(values)])
         losses = problem.losses(candidate, batches)
         value = problem.value(candidate, losses)
         coefficients = problem.mean_coefficients(candidate).tolist()
@@ -122,7 +122,7 @@ def cma_es(problem: Problem, selection: Selection | None, trajectory: Trajectory
                 values.append(evaluate(candidate))
                 bar.advance(1, value=min(values))
             generation = values[-size:]
-            if len(values) > len(known):
+            if len(values) > len(kept_values):
                 if selection is not None:
                     best = candidates[int(np.argmin(generation))]
                     problem.apply(best)

@@ -85,10 +85,10 @@ def separated(
     start = 0
     with progress("separating the vectors", len(keys), unit="matrices") as bar:
         for key in keys:
-            given = [vector.values(key) for vector in vectors]
-            if all(np.isfinite(matrix).all() for matrix in given):
-                stop = start + given[0].size
-                for index, matrix in enumerate(_separate(key, given, device)):
+            values = [vector.values(key) for vector in vectors]
+            if all(np.isfinite(matrix).all() for matrix in values):
+                stop = start + values[0].size
+                for index, matrix in enumerate(_separate(key, values, device)):
                     files[index][start:stop] = matrix.reshape(-1)
                     parts[index][key] = InMemory(files[index][start:stop])
                 start = stop
@@ -110,27 +110,27 @@ def _scratch(size: int) -> np.ndarray:
         return np.memmap(file, np.float32, "w+", shape=(size,))
 
 
-def _separate(key: str, given: Sequence[np.ndarray], device: str) -> list[np.ndarray]:
+def _separate(key: str, values: Sequence[np.ndarray], device: str) -> list[np.ndarray]:
     try:
-        return shares(given, device)
+        return shares(values, device)
     except (np.linalg.LinAlgError, RuntimeError) as error:
         raise SelfposError(
             f"the vectors' matrices at {key} cannot be separated ({error}): set 'separate: false'"
         ) from None
 
 
-def shares(given: Sequence[np.ndarray], device: str = "cpu") -> list[np.ndarray]:
+def shares(values: Sequence[np.ndarray], device: str = "cpu") -> list[np.ndarray]:
     """The matrices of one tensor, separated."""
     from selfpos.merging.maths.matrices import apart, as_single
     from selfpos.merging.stream import array_module
 
-    arrays: Sequence[Any] = given
+    arrays: Sequence[Any] = values
     if device != "cpu":
         import torch
 
-        arrays = [torch.from_numpy(matrix).to(device) for matrix in given]
-    found = map(as_single, apart(array_module(arrays[0]), arrays, RIDGE))
-    return [share if isinstance(share, np.ndarray) else share.cpu().numpy() for share in found]
+        arrays = [torch.from_numpy(matrix).to(device) for matrix in values]
+    separated_arrays = map(as_single, apart(array_module(arrays[0]), arrays, RIDGE))
+    return [share if isinstance(share, np.ndarray) else share.cpu().numpy() for share in separated_arrays]
 
 
 def matrices(base: ModelFolder, exclude: Sequence[str] = ()) -> list[str]:

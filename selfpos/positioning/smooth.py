@@ -91,14 +91,14 @@ class ClassMeans(SmoothMeasure):
         among[others] = True
         judged = counts[self.class_of] > among.long()
         rest = functional.normalize(sums[self.class_of] - units * among[:, None].to(units), dim=1)
-        own = functional.one_hot(self.class_of, self.class_count).bool()
+        in_class = functional.one_hot(self.class_of, self.class_count).bool()
         cosines = torch.where(
-            own, (units * rest).sum(1, keepdim=True), units @ functional.normalize(sums, dim=1).T
+            in_class, (units * rest).sum(1, keepdim=True), units @ functional.normalize(sums, dim=1).T
         )
-        known = torch.where(own, judged[:, None], counts > 0)
-        scaled = cosines / (_spread(cosines[others], known[others]) * self.temperature)
+        judgeable = torch.where(in_class, judged[:, None], counts > 0)
+        scaled = cosines / (_spread(cosines[others], judgeable[others]) * self.temperature)
         rows = rows[judged[rows]]
-        shares = torch.log_softmax(scaled[rows].masked_fill(~known[rows], -torch.inf), dim=1)
+        shares = torch.log_softmax(scaled[rows].masked_fill(~judgeable[rows], -torch.inf), dim=1)
         return rows, -shares.gather(1, self.class_of[rows, None])[:, 0]
 
 
@@ -158,11 +158,11 @@ def _standardised(embeddings: Tensor, count: int, others: Tensor) -> Tensor:
     return (cosines - among.mean()) / among.std().clamp_min(1e-6)
 
 
-def _spread(cosines: Tensor, known: Tensor) -> Tensor:
-    """The standard deviation of those `cosines` that are `known` from the mean of their row."""
-    counts = known.sum(1, keepdim=True)
-    kept = torch.where(known, cosines, 0)
-    gaps = torch.where(known, cosines - kept.sum(1, keepdim=True) / counts.clamp_min(1), 0)
+def _spread(cosines: Tensor, judgeable: Tensor) -> Tensor:
+    """The standard deviation of those `cosines` that are `judgeable` from the mean of their row."""
+    counts = judgeable.sum(1, keepdim=True)
+    kept = torch.where(judgeable, cosines, 0)
+    gaps = torch.where(judgeable, cosines - kept.sum(1, keepdim=True) / counts.clamp_min(1), 0)
     return (gaps.square().sum() / counts.sum().clamp_min(1) + 1e-12).sqrt()
 
 
@@ -191,9 +191,9 @@ class Ranking(SmoothMeasure):
 
     def _index(self, anchors: Sequence[str], columns: Sequence[Sequence[str]]) -> dict[str, int]:
         """The row of each text that may be found."""
-        found = list(dict.fromkeys(text for column in columns[1:] for text in column))
-        self.texts = [*anchors, *found]
-        return {text: row for row, text in enumerate(found)}
+        texts = list(dict.fromkeys(text for column in columns[1:] for text in column))
+        self.texts = [*anchors, *texts]
+        return {text: row for row, text in enumerate(texts)}
 
     def values(self, embeddings: Tensor, rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         """Of all `rows` with a negative. The candidates are those of all records."""
@@ -227,18 +227,18 @@ class Reranking(Ranking):
         answers = _by_anchor(columns[0], columns[1])
         texts = _by_anchor(columns[0], *columns[1:])
         index = self._index(list(answers), columns)
-        pairs = [(row, index[text]) for row, found in enumerate(answers.values()) for text in found]
+        pairs = [(row, index[text]) for row, answers_of in enumerate(answers.values()) for text in answers_of]
         self.anchor, self.positive = torch.tensor(pairs).T
         self.candidates = torch.zeros(len(answers), len(index), dtype=torch.bool)
         for row, anchor in enumerate(answers):
             self.candidates[row, [index[text] for text in texts[anchor]]] = True
         self.candidates[self.anchor, self.positive] = False
-        self.sharing = [{anchor, *found} for anchor, found in answers.items()]
+        self.sharing = [{anchor, *answers_of} for anchor, answers_of in answers.items()]
 
     def _unit(self, cosines: Tensor, others: Tensor) -> Tensor:
-        known = self.candidates.clone()
-        known[self.anchor, self.positive] = True
-        return _spread(cosines[others], known[others])
+        judgeable = self.candidates.clone()
+        judgeable[self.anchor, self.positive] = True
+        return _spread(cosines[others], judgeable[others])
 
 
 class ScoredPairs(SmoothMeasure):
@@ -288,8 +288,8 @@ class ScoredPairs(SmoothMeasure):
 def _by_anchor(anchors: Sequence[str], *columns: Sequence[str]) -> dict[str, dict[str, None]]:
     """Anchor → its distinct texts of `columns`, both in their order."""
     texts: dict[str, dict[str, None]] = {}
-    for anchor, *found in zip(anchors, *columns, strict=True):
-        texts.setdefault(anchor, {}).update(dict.fromkeys(found))
+    for anchor, *texts_of in zip(anchors, *columns, strict=True):
+        texts.setdefault(anchor, {}).update(dict.fromkeys(texts_of))
     return texts
 
 

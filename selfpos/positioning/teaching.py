@@ -98,14 +98,17 @@ def teach(live: LiveModel, tasks: Mapping[str, TaskProbe]) -> tuple[dict[str, Ta
     views = _Views(live, plain)
     warn_of_long(live, views.table.texts)
     names = [vector.name for vector in live.vectors]
-    own = {name: names.index(name) for name in plain if name in names}
-    teaching = _teaching(views, names, own)
+    specialist_of = {name: names.index(name) for name in plain if name in names}
+    teaching = _teaching(views, names, specialist_of)
     taught = {}
     for name, task in plain.items():
-        teacher = own[name] if teaching.teachers[name] != BASE else None
+        teacher = specialist_of[name] if teaching.teachers[name] != BASE else None
         target, texts = similarities(views.of(teacher, name)), views.texts[name]
         apart = Matching(texts, target, task.temperature)
-        others = [None] if teacher is not None else [own[name]] if name in own else range(len(names))
+        if teacher is not None:
+            others: Sequence[int | None] = [None]
+        else:
+            others = [specialist_of[name]] if name in specialist_of else range(len(names))
         distances = [float(apart.value(views.of(other, name))) for other in others]
         if not sum(distances) > 0:
             who = " and ".join(names) if teacher is None else names[teacher]
@@ -118,20 +121,22 @@ def teach(live: LiveModel, tasks: Mapping[str, TaskProbe]) -> tuple[dict[str, Ta
     return {name: taught.get(name, task) for name, task in tasks.items()}, teaching
 
 
-def _teaching(views: _Views, names: Sequence[str], own: Mapping[str, int]) -> Teaching:
+def _teaching(views: _Views, names: Sequence[str], specialist_of: Mapping[str, int]) -> Teaching:
     """Who teaches each task, and a warning for each specialist that does not teach its own."""
     agreement = {
-        task: {name: views.agreement(index, own.get(task), task) for index, name in enumerate(names)}
-        | {BASE: views.agreement(None, own.get(task), task)}
+        task: {
+            name: views.agreement(index, specialist_of.get(task), task) for index, name in enumerate(names)
+        }
+        | {BASE: views.agreement(None, specialist_of.get(task), task)}
         for task in views.texts
     }
-    teachers = {task: task if task in own else BASE for task in views.texts}
+    teachers = {task: task if task in specialist_of else BASE for task in views.texts}
     with_base, shared = {}, {}
     for index, name in enumerate(names):
         others = [task for task in views.texts if task != name]
         with_base[name] = _mean([views.agreement(index, None, task) for task in others])
         shared[name] = _mean([agreement[t][name] / max(agreement[t][BASE], LEAST) for t in others])
-        if name in own and max(with_base[name], shared[name]) < SOUND:
+        if name in specialist_of and max(with_base[name], shared[name]) < SOUND:
             teachers[name] = BASE
             log.warning(
                 "specialist %s is not used as a teacher: on the texts of others its similarities agree "

@@ -129,8 +129,8 @@ def contributions(items: Mapping[str, NDArray]) -> NDArray:
     """
     values = next(iter(items.values()))
     if len(items) == 1:
-        known = np.isfinite(values)
-        return np.where(known, values, 0.0) / max(1, known.sum())
+        finite = np.isfinite(values)
+        return np.where(finite, values, 0.0) / max(1, finite.sum())
     pairs = _pairs(items)
     return examples.contributions(pairs, pairs.count) / pairs.count
 
@@ -164,8 +164,8 @@ def compare(
     rivals = []
     for name, items in points.items():
         scores = scores_of(measures, items)
-        found = _gain(measures, position, items, seed, 1 - LEVEL, RESAMPLES)
-        rivals.append(Rival(name, scores, found.value, found.low, found.high))
+        gain = _gain(measures, position, items, seed, 1 - LEVEL, RESAMPLES)
+        rivals.append(Rival(name, scores, gain.value, gain.low, gain.high))
     return rivals
 
 

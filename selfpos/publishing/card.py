@@ -130,9 +130,9 @@ def build_card(
     root = results or scoring.find_scores(folder)
     scores = scoring.read_model_scores(root) if root else None
     if results is not None and scores is None:
-        what = "holds no results of MTEB" if results.is_dir() else "is no folder"
+        problem = "holds no results of MTEB" if results.is_dir() else "is no folder"
         raise SelfposError(
-            f"--results {results} {what}; give the folder that `selfpos eval-mteb --out` wrote, or nothing"
+            f"--results {results} {problem}; give the folder that `selfpos eval-mteb --out` wrote, or nothing"
         )
     models = scoring.match_models(scores, facts, content_hash(folder)) if scores else ScoredModels()
     if scores and models.stale:
@@ -295,8 +295,8 @@ def number(value: object) -> str:
 
 def settings(values: Mapping[str, Any]) -> str:
     """Settings as `name value` pairs, without those that are not set."""
-    given = {name: value for name, value in values.items() if value not in (None, [], {})}
-    return ", ".join(f"{plain(name)} {code(number(value))}" for name, value in given.items())
+    set_values = {name: value for name, value in values.items() if value not in (None, [], {})}
+    return ", ".join(f"{plain(name)} {code(number(value))}" for name, value in set_values.items())
 
 
 def link(parent: Parent | None) -> str:

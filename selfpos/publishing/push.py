@@ -199,11 +199,12 @@ def _compare(api: HfApi, plan: PushPlan, stage: Path, commit: CommitInfo) -> Non
     state = _verification(api, plan, stage, commit.oid)
     wrong = sorted(entry["path"] for entry in state.mismatches)
     if wrong or state.extra_paths:
-        what = [f"{', '.join(wrong)} arrived changed"] if wrong else []
-        what += [f"{', '.join(sorted(state.extra_paths))} did not arrive"] if state.extra_paths else []
-        how = AGAIN if (stage / MANIFEST).is_file() else "send it again with --replace"
+        faults = [f"{', '.join(wrong)} arrived changed"] if wrong else []
+        faults += [f"{', '.join(sorted(state.extra_paths))} did not arrive"] if state.extra_paths else []
+        remedy = AGAIN if (stage / MANIFEST).is_file() else "send it again with --replace"
         raise OperationError(
-            f"{plan.repo}@{commit.oid[:12]} is not what was sent: {' and '.join(what)}; do not use it; {how}"
+            f"{plan.repo}@{commit.oid[:12]} is not what was sent: {' and '.join(faults)}; do not use it; "
+            f"{remedy}"
         )
 
 

@@ -75,7 +75,7 @@ def read_model_scores(root: Path) -> Scores | None:
 
     Where a `last.json` names a revision of a model, results of its other revisions do not count.
     """
-    known = known_tasks(root)
+    kinds = known_tasks(root)
     listed = last_scores(root)
     current = {score.file.parent for score in listed}
     covered = {folder.parent for folder in current}
@@ -85,7 +85,7 @@ def read_model_scores(root: Path) -> Scores | None:
             files.append(file)
     by_folder: dict[Path, list[Result]] = {}
     for file in dict.fromkeys(files):
-        result = read_result(file, known.get(file.stem, (None, None))[1])
+        result = read_result(file, kinds.get(file.stem, (None, None))[1])
         if result is not None:
             by_folder.setdefault(file.parent, []).append(result)
     if not by_folder:
@@ -97,7 +97,7 @@ def read_model_scores(root: Path) -> Scores | None:
         full_name = f"{name}@{folder.name[:8]}" if names.count(name) > 1 else name
         models.setdefault(full_name, []).extend(results)
     everything = [result for results in by_folder.values() for result in results]
-    tasks = {name: describe_task(name, known.get(name)) for name in sorted({r.task for r in everything})}
+    tasks = {name: describe_task(name, kinds.get(name)) for name in sorted({r.task for r in everything})}
     versions = {str(result.mteb_version) for result in everything}
     version = versions.pop() if len(versions) == 1 else None
     return Scores({name: tuple(results) for name, results in models.items()}, tasks, version)

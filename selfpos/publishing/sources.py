@@ -153,8 +153,8 @@ class ModelRun:
         """Seconds of training all models `names`; None where that of one is unknown."""
         paths = [self.trained(name) for name in names]
         seconds = [self._seconds(self.folder.places(path.name)[path]) for path in paths if path]
-        known = [value for value in seconds if value is not None]
-        return sum(known) if known and len(known) == len(paths) else None
+        measured = [value for value in seconds if value is not None]
+        return sum(measured) if measured and len(measured) == len(paths) else None
 
     def _seconds(self, job: str) -> float | None:
         mark = self.folder.mark(job)
@@ -207,10 +207,10 @@ def overlap_sentences(report: Mapping[str, Any], names: Sequence[str]) -> list[s
                 )
     if any(clean.values()):
         threshold = settings.get("threshold")
-        how = f" or nearly (Jaccard similarity from {threshold:g})" if threshold else ""
+        similarly = f" or nearly (Jaccard similarity from {threshold:g})" if threshold else ""
         sentences.append(
             f"No training record contains a test item of {'' if all(clean.values()) else 'other '}tasks word "
-            f"for word{how}: {', '.join(task for task in clean if clean[task])}."
+            f"for word{similarly}: {', '.join(task for task in clean if clean[task])}."
         )
     if report.get("not checked"):
         unchecked = ", ".join(report["not checked"])

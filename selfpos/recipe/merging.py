@@ -95,8 +95,8 @@ class MergeOptions(Settings):
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> dict[str, Any]:
         """The options that `recorded` wrote, as keywords."""
-        given = {name: record.get(field) for name, field in cls.RECORDED.items()}
-        return {name: value for name, value in given.items() if value is not None}
+        options = {name: record.get(field) for name, field in cls.RECORDED.items()}
+        return {name: value for name, value in options.items() if value is not None}
 
 
 class SweptMerge(Settings):
@@ -148,11 +148,11 @@ class MergeSettings(Settings):
     @classmethod
     def _preset_of_the_method(cls, data: Any) -> Any:
         preset = LEARNED.get(str(data.get("method")), "default") if isinstance(data, dict) else "default"
-        given = data.get("positioning") or {} if isinstance(data, dict) else {}
+        positioning = data.get("positioning") or {} if isinstance(data, dict) else {}
         return (
             data
-            if preset == "default" or not isinstance(given, dict)
-            else {**data, "positioning": {"preset": preset, **given}}
+            if preset == "default" or not isinstance(positioning, dict)
+            else {**data, "positioning": {"preset": preset, **positioning}}
         )
 
     @model_validator(mode="after")

@@ -208,8 +208,8 @@ class PositioningSettings(Settings):
                 "search linearised takes small differences, which bf16 rounds away: leave precision out"
             )
         for name, searches in READ_BY.items():
-            given = name in self.model_fields_set and self.search not in searches
-            if given and getattr(self, name) != type(self).model_fields[name].default:
+            is_unused = name in self.model_fields_set and self.search not in searches
+            if is_unused and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(
                     f"'{name}' is read by search {' and '.join(searches)} only, "
                     f"and this search is {self.search}"

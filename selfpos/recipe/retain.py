@@ -60,7 +60,7 @@ class RetainSettings(Settings):
 
     @model_validator(mode="after")
     def _one_rule(self) -> RetainSettings:
-        given = [name for name in ("promise", "keep", "alpha") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} exclude each other: each says which point to take")
+        rules = [name for name in ("promise", "keep", "alpha") if getattr(self, name) is not None]
+        if len(rules) > 1:
+            raise ValueError(f"{' and '.join(rules)} exclude each other: each says which point to take")
         return self

@@ -44,9 +44,9 @@ class Settings(BaseModel):
             entries = [value]
         if len(entries) > 2 * MOST_ENTRIES:
             raise ValueError(f"expected at most {MOST_ENTRIES:,} entries, found {len(entries):,}")
-        held = list(_types_in(cls.model_fields[str(info.field_name)].annotation))
-        free = Any in held  # a method's parameters, which it checks
-        truths = free or any(map(_takes_truths, held))
+        types = list(_types_in(cls.model_fields[str(info.field_name)].annotation))
+        free = Any in types  # a method's parameters, which it checks
+        truths = free or any(map(_takes_truths, types))
         for entry in entries:
             if isinstance(entry, bool) and not truths:
                 raise ValueError(f"expected a number or a text, found {str(entry).lower()}")
@@ -72,20 +72,20 @@ def _takes_truths(kind: Any) -> bool:
 Model = TypeVar("Model", bound=Settings)
 
 
-def load_settings(path: Path, model: type[Model], what: str = "recipe") -> Model:
-    """Read the YAML file at `path` as a `model`, called `what` in errors.
+def load_settings(path: Path, model: type[Model], kind: str = "recipe") -> Model:
+    """Read the YAML file at `path` as a `model`, called `kind` in errors.
 
     Raises SelfposError naming each wrong field, and the nearest right name.
     """
     if not path.is_file():
-        raise SelfposError(f"there is no {what} file {path}")
+        raise SelfposError(f"there is no {kind} file {path}")
     try:
         data = parse_yaml(read_text(path))
     except ValueError as error:
-        raise SelfposError(f"{what} {path} is not YAML: {on_one_line(error)}") from None
+        raise SelfposError(f"{kind} {path} is not YAML: {on_one_line(error)}") from None
     if not isinstance(data, dict):
-        raise SelfposError(f"{what} {path} must be a mapping of fields, found {type(data).__name__}")
-    return validate(model, data, f"{what} {path}")
+        raise SelfposError(f"{kind} {path} must be a mapping of fields, found {type(data).__name__}")
+    return validate(model, data, f"{kind} {path}")
 
 
 def validate(model: type[Model], data: dict[str, Any], source: str) -> Model:

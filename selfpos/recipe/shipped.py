@@ -22,13 +22,13 @@ def find_recipe(words: Path) -> Path:
 
     Raises SelfposError where there is none.
     """
-    known = shipped_recipes()
-    if words.is_file() or str(words) not in known:
+    shipped = shipped_recipes()
+    if words.is_file() or str(words) not in shipped:
         if not words.exists():
-            hint = nearest(str(words), known) or "; `selfpos recipes` lists those that come with selfpos"
+            hint = nearest(str(words), shipped) or "; `selfpos recipes` lists those that come with selfpos"
             raise SelfposError(f"there is no recipe file {words}{hint}")
         return words
-    return known[str(words)]
+    return shipped[str(words)]
 
 
 def summary(recipe: Path) -> str:

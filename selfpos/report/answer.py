@@ -23,10 +23,9 @@ def findings(results: RunResults) -> str:
         return ""
     ranked = sorted(means, key=lambda model: -means[model])
     best = next((model for model in ranked if model in results.recipe.merges), ranked[0])
-    what = "The best merge is" if best in results.recipe.merges else "The best model is"
-    answer = (
-        f"{what} {best}, with a mean of {100 * means[best]:.2f} over {_counted(len(results.tasks), 'task')}."
-    )
+    subject = "The best merge is" if best in results.recipe.merges else "The best model is"
+    tasks = _counted(len(results.tasks), "task")
+    answer = f"{subject} {best}, with a mean of {100 * means[best]:.2f} over {tasks}."
     rivals: dict[str, str] = {}
     for model in ranked:
         kind = results.kind(model)

@@ -270,8 +270,8 @@ def coefficient_path(
         [task for point in path for task in point.get("losses") or ()]
         + [task for point in validated for task in point["validation"]]
     )
-    every = dict.fromkeys([*labels, *tasks])
-    colours = {name: LINES[index % len(LINES)] for index, name in enumerate(every)}
+    lines = dict.fromkeys([*labels, *tasks])
+    colours = {name: LINES[index % len(LINES)] for index, name in enumerate(lines)}
     steps = [point.get("step", index) for index, point in enumerate(path)]
     for index, name in enumerate(labels):
         axes[0].plot(steps, [point["coefficients"][index] for point in path], label=name, color=colours[name])

@@ -67,11 +67,11 @@ class RunResults:
     @cached_property
     def seconds(self) -> dict[str, float]:
         """Job → the seconds it took; jobs of merges that the recipe no longer has stay in the folder."""
-        known = {"joint", *self.models}
+        names = {"joint", *self.models}
         seconds = {}
         for file in sorted((self.folder.path / "jobs").glob("*.json")):
             _, dot, model = file.stem.partition(".")
-            if not dot or model in known:
+            if not dot or model in names:
                 seconds[file.stem] = read_json(file)["seconds"]
         return seconds
 
@@ -118,8 +118,8 @@ class RunResults:
             elif texts is not None:
                 draws = f"{texts:,} texts"
             parts = [self._seconds_for(model) for model in [*_inputs(self.recipe, name), name]]
-            known = [part for part in parts if part is not None]
-            total = sum(known) if len(known) == len(parts) else None
+            measured = [part for part in parts if part is not None]
+            total = sum(measured) if len(measured) == len(parts) else None
             memory, scoring = manifest.get("peak_memory_bytes"), self.seconds.get(f"scores.{name}")
             costs.append(Cost(name, self.kind(name), parts[-1], total, draws, memory, scoring))
         return costs
@@ -230,9 +230,9 @@ def _scores(
         table = read_json(folder.table)
         return table["tasks"], table["scores"]
     runs = models_of_run(folder, recipe)
-    lacking = [model for model in ("base", *recipe.trained, *recipe.merges) if model not in runs]
-    what = f"scores of {', '.join(lacking)}" if lacking else "the table of the run"
-    missing.append(what if runs else "scores of all models")
+    unscored = [model for model in ("base", *recipe.trained, *recipe.merges) if model not in runs]
+    absent = f"scores of {', '.join(unscored)}" if unscored else "the table of the run"
+    missing.append(absent if runs else "scores of all models")
     tasks: dict[str, dict[str, str]] = {}
     for run in runs.values():
         tasks |= {task: {"type": score.type, "metric": score.metric} for task, score in run.items()}

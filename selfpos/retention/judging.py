@@ -125,8 +125,8 @@ class Judge:
     @cached_property
     def _asked(self) -> Tensor:
         """The rows of the domain's questions."""
-        asked = [self.rows[name][: self.tasks[name].asking] for name in self.names("domain")]
-        return torch.unique(torch.cat(asked))
+        question_rows = [self.rows[name][: self.tasks[name].asking] for name in self.names("domain")]
+        return torch.unique(torch.cat(question_rows))
 
     def scores(self, items: Items) -> dict[str, float]:
         """The measure of each task."""
@@ -137,12 +137,12 @@ class Judge:
         return resampled(self.tasks[task].measure, items[task], task, self.seed)
 
 
-def without_texts(task: ProbeTask, known: set[str]) -> tuple[ProbeTask, int]:
-    """`task` without the records that hold a text of `known` (as `texts_in` has them), and their number."""
+def without_texts(task: ProbeTask, excluded: set[str]) -> tuple[ProbeTask, int]:
+    """`task` without the records that hold one of the texts `excluded` (of `texts_in`), and their number."""
     from selfpos.data.probe import positive_texts
 
     records = enumerate(positive_texts(task.records))
-    rows = [row for row, texts in records if known.isdisjoint(map(_words, texts))]
+    rows = [row for row, texts in records if excluded.isdisjoint(map(_words, texts))]
     dropped = len(task.records) - len(rows)
     return (replace(task, records=task.records.select(rows)) if dropped else task), dropped
 

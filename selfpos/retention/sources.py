@@ -91,8 +91,8 @@ def read_side(
     tasks: dict[str, ProbeTask] = {}
     for word in words:
         source = mteb_source(word, settings.data_dir)
-        found = _read(side, source or word, base, settings.seed_of_draws, say)
-        for kept, task in found.items():
+        tasks_of_word = _read(side, source or word, base, settings.seed_of_draws, say)
+        for kept, task in tasks_of_word.items():
             unique = unique_name(word if source else kept, tasks)
             _check_count(word, task)
             tasks[unique] = ProbeTask(unique, task.type, task.records, task.prompts)
@@ -108,12 +108,12 @@ def _read(
         elsewhere = data.startswith("hub:") or corpus_view(data) is not None
         split = HELD_OUT if elsewhere or _has_validation(folder) else "train"
         loaded = load_source(data, get_task(kind), split=split, limit=RECORDS, seed=seed)
-        known = side == "domain" and split != HELD_OUT and folder.is_dir()
-        warning = " (not held out: give a file of records that nobody trained on)" if known else ""
+        trained_on = side == "domain" and split != HELD_OUT and folder.is_dir()
+        warning = " (not held out: give a file of records that nobody trained on)" if trained_on else ""
         say(f"{loaded.description}{warning}")
         prompts: Prompts = side_prompt(base)
         if get_task(kind).asks:
-            prompts = {asked: side_prompt(base, asked) for asked in SIDES}
+            prompts = {asked_side: side_prompt(base, asked_side) for asked_side in SIDES}
         name = source_name(data)
         return {name: ProbeTask(name, get_task(kind), loaded.dataset, prompts)}
     path = Path(word).expanduser()
@@ -178,10 +178,10 @@ def apart(
     Raises:
         SelfposError: too few records of a task are left.
     """
-    known = texts_in(domain)
+    domain_texts = texts_in(domain)
     kept = {}
     for name, task in general.items():
-        kept[name], shared = without_texts(task, known)
+        kept[name], shared = without_texts(task, domain_texts)
         if len(kept[name].records) < FEWEST:
             raise SelfposError(
                 f"{shared} of {len(task.records)} records of general task {name} are of the domain, too: "

@@ -196,9 +196,9 @@ def _average_precision(part: Examples) -> Measure:
 
     def measure(weights: Array) -> Array:
         in_order = weights[:, order]
-        seen, hits = in_order.cumsum(1)[:, ends], (in_order * right).cumsum(1)[:, ends]
+        retrieved, hits = in_order.cumsum(1)[:, ends], (in_order * right).cumsum(1)[:, ends]
         gained = np.diff(hits, axis=1, prepend=0.0)
-        return _divide((gained * _divide(hits, seen)).sum(1), hits[:, -1])
+        return _divide((gained * _divide(hits, retrieved)).sum(1), hits[:, -1])
 
     return measure
 
@@ -213,9 +213,9 @@ def _macro_f1(part: Examples) -> Measure:
     def measure(weights: Array) -> Array:
         values, expected = np.zeros(len(weights)), weights @ true
         for predicted in one_hot:
-            both = weights @ predicted + expected
-            f1 = _divide(2 * (weights @ (predicted * true)), both)
-            values += f1.sum(1) / (both > 0).sum(1)
+            sizes = weights @ predicted + expected
+            f1 = _divide(2 * (weights @ (predicted * true)), sizes)
+            values += f1.sum(1) / (sizes > 0).sum(1)
         return values / len(one_hot)
 
     return measure

@@ -106,13 +106,13 @@ def write_last(out: Path, model: str, revision: str, scores: Mapping[str, TaskSc
     """Record in `out` what was scored last, in place of a `last.json` that is damaged."""
     from selfpos.storage.atomic import write_text
 
-    known = {}
+    kinds = {}
     try:
-        known = _kinds(_read_last(out / LAST)) if (out / LAST).is_file() else {}
+        kinds = _kinds(_read_last(out / LAST)) if (out / LAST).is_file() else {}
     except SelfposError as error:
         log.warning("%s; it is written afresh", error)
     files = {name: score.file.relative_to(out) for name, score in scores.items()}
-    write_text(out / LAST, last_json(model, revision, scores, files, known))
+    write_text(out / LAST, last_json(model, revision, scores, files, kinds))
 
 
 def last_json(
@@ -120,10 +120,10 @@ def last_json(
     revision: str,
     scores: Mapping[str, TaskScore],
     files: Mapping[str, Path],
-    known: Mapping[str, tuple[str, str]] | None = None,
+    kinds: Mapping[str, tuple[str, str]] | None = None,
 ) -> str:
     """The content of `last.json`; `files` are the result files, relative to the folder of scores, and
-    `known` the types and metrics of tasks scored before.
+    `kinds` the types and metrics of tasks scored before.
     """
     tasks: dict[str, dict[str, Any]] = {}
     for name, score in scores.items():
@@ -131,17 +131,17 @@ def last_json(
         tasks[name] = {"type": score.type, "metric": score.metric, "main_score": value}
         tasks[name]["file"] = files[name].as_posix()
     content: dict[str, Any] = {"model": model, "revision": revision, "tasks": tasks}
-    if before := {name: list(kind) for name, kind in (known or {}).items() if name not in tasks}:
+    if before := {name: list(kind) for name, kind in (kinds or {}).items() if name not in tasks}:
         content["scored_before"] = before
     return json.dumps(content, indent=1) + "\n"
 
 
 def known_tasks(root: Path) -> dict[str, tuple[str, str]]:
     """Task → its type and metric, as every `last.json` below `root` has them."""
-    known: dict[str, tuple[str, str]] = {}
+    kinds: dict[str, tuple[str, str]] = {}
     for file in sorted(root.rglob(LAST)):
-        known |= _kinds(_read_last(file))
-    return known
+        kinds |= _kinds(_read_last(file))
+    return kinds
 
 
 class _Entry(BaseModel):
@@ -235,10 +235,10 @@ def read_result(file: Path, metric: str | None = None) -> Result | None:
 
 def _draws(entry: Mapping[str, Any], metric: str | None) -> tuple[float, ...]:
     """The main score of each of MTEB's repeated draws, if the main score is their mean."""
-    given = [draw.get(metric) for draw in entry.get("scores_per_experiment") or () if isinstance(draw, dict)]
-    if not given:
+    values = [draw.get(metric) for draw in entry.get("scores_per_experiment") or () if isinstance(draw, dict)]
+    if not values:
         for level in (entry.get("v_measures") or {}).values():
-            given += level
-    draws = tuple(float(value) for value in given if isinstance(value, int | float))
-    is_mean = draws and len(draws) == len(given) and abs(fmean(draws) - entry["main_score"]) <= 1e-6
+            values += level
+    draws = tuple(float(value) for value in values if isinstance(value, int | float))
+    is_mean = draws and len(draws) == len(values) and abs(fmean(draws) - entry["main_score"]) <= 1e-6
     return draws if is_mean else ()

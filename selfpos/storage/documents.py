@@ -32,8 +32,8 @@ def read_text(file: Path, most: int = MOST_BYTES) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-        found = "it is in UTF-16" if utf16 else f"byte {error.start} is not"
-        raise SelfposError(f"{file} is not text in UTF-8 ({found}); save it as UTF-8") from None
+        reason = "it is in UTF-16" if utf16 else f"byte {error.start} is not"
+        raise SelfposError(f"{file} is not text in UTF-8 ({reason}); save it as UTF-8") from None
 
 
 def bounded_integer(digits: str) -> int:

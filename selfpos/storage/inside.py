@@ -21,8 +21,8 @@ def inside(folder: Path, name: Any, named_by: Path) -> Path:
     Raises SelfposError where it is no path, or leads out of the folder by itself or by a link.
     """
     if not isinstance(name, str) or "\0" in name or _is_too_long(name):
-        found = shortened(repr(name))
-        raise SelfposError(f"{named_by} gives {found} as the name of a file or folder; expected a short text")
+        shown = shortened(repr(name))
+        raise SelfposError(f"{named_by} gives {shown} as the name of a file or folder; expected a short text")
     windows = PureWindowsPath(name)
     outward = PurePath(name).is_absolute() or windows.anchor or ".." in windows.parts
     if outward or leads_out(folder, folder / name):
@@ -64,9 +64,9 @@ def links_out(folder: Path) -> list[Path]:
 
 def refuse_links_out(folder: Path) -> None:
     """Raise SelfposError where a link in the model's folder leads out of it."""
-    if found := links_out(folder):
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    if links := links_out(folder):
+        more = f" (and {len(links) - 1} more)" if len(links) > 1 else ""
         raise SelfposError(
-            f"{folder / found[0]} is a link to what lies outside the model's folder{more}; put the file "
+            f"{folder / links[0]} is a link to what lies outside the model's folder{more}; put the file "
             "itself there, or remove the link"
         )

@@ -43,8 +43,8 @@ def locate_model(name: str, *, pickles: bool = False) -> Path:
         return packaged_base() or _snapshot(f"sentence-transformers/{DEFAULT_MODEL}")
     folder = _snapshot(name)
     files = model_files(folder) if pickles else []
-    if lacking := {file.parent for file in files} - with_safetensors(files):
-        patterns = [f"{glob.escape((module / 'pytorch_model').as_posix())}*.bin" for module in lacking]
+    if unsafe := {file.parent for file in files} - with_safetensors(files):
+        patterns = [f"{glob.escape((module / 'pytorch_model').as_posix())}*.bin" for module in unsafe]
         folder = _snapshot(f"{name.partition('@')[0]}@{folder.name}", sorted(patterns))
     return folder
 

@@ -179,13 +179,13 @@ def open_model(folder: Path) -> ModelFolder:
         hint = " (it holds a PEFT adapter: give its base as the base, and this folder as a vector)"
         adapter = hint if (folder / ADAPTER).exists() else ""
         others = "" if adapter else ", ".join(sorted(file.name for file in folder.glob("*.safetensors"))[:3])
-        found = f"; it has {others}, of which none is {WEIGHTS}" if others else ""
+        instead = f"; it has {others}, of which none is {WEIGHTS}" if others else ""
         if snapshot := hub_snapshot(folder):
-            found += (
+            instead += (
                 "; where the Hub has pickled weights only, which are never loaded, name a revision with "
                 f"safetensors ({snapshot['repo']}@refs/pr/N), or load the model with its class and save it"
             )
-        raise SelfposError(f"{folder} has no weights in safetensors files{adapter}{found}")
+        raise SelfposError(f"{folder} has no weights in safetensors files{adapter}{instead}")
     return ModelFolder(folder, modules, _as_loaded(folder, modules, tensors))
 
 
@@ -216,12 +216,14 @@ def _as_loaded(
         if read_json(config).get("model_type") not in SPLIT_ON_LOADING:
             continue
         prefix = network.prefix
-        own = [key for key, entry in tensors.items() if key == prefix + entry.name]
-        place = folder / network.path
-        known = loaded(place, [tensors[key].name for key in own], task_of(place, network.kind))
+        in_network = [key for key, entry in tensors.items() if key == prefix + entry.name]
+        network_folder = folder / network.path
+        as_loaded = loaded(
+            network_folder, [tensors[key].name for key in in_network], task_of(network_folder, network.kind)
+        )
         opened: dict[str, TensorEntry] = {}
         for key, entry in tensors.items():
-            names = known.names.get(entry.name) if known and key == prefix + entry.name else None
+            names = as_loaded.names.get(entry.name) if as_loaded and key == prefix + entry.name else None
             opened |= entry.parts([prefix + name for name in names]) if names else {key: entry}
         tensors = opened
     return tensors
@@ -295,14 +297,14 @@ def pickled_files(module: Path, names: Collection[str]) -> tuple[list[Path], dic
     """The pickles that hold the weights of a module with the files `names`, and their index's map from tensor
     to file. Raises SelfposError where not all are there.
     """
-    found = _stored_in(module, names, PICKLED_WEIGHTS, PICKLED_INDEX, PICKLED_SHARD)
-    if not found[0]:
+    stored = _stored_in(module, names, PICKLED_WEIGHTS, PICKLED_INDEX, PICKLED_SHARD)
+    if not stored[0]:
         others = ", ".join(name for name in names if PICKLED.fullmatch(name))
         raise SelfposError(
             f"{module} has {others}, but neither {PICKLED_WEIGHTS} nor shards of it; fetch the model again, "
             f"or call the file that is to be read {PICKLED_WEIGHTS}"
         )
-    return found
+    return stored
 
 
 def counted_names(file: Path, names: Collection[str], places: dict[str, Path] | None) -> set[str]:
@@ -310,7 +312,7 @@ def counted_names(file: Path, names: Collection[str], places: dict[str, Path] | 
     elsewhere. Raises SelfposError where the index has one there that is not.
     """
     places = places or {}
-    listed = {name for name, place in places.items() if place == file}
+    listed = {name for name, path in places.items() if path == file}
     if missing := sorted(listed - set(names)):
         raise SelfposError(
             f"the index in {file.parent} says that {file.name} holds the tensor {missing[0]}, which it does "
@@ -363,9 +365,9 @@ def _refuse_missing(shards: list[Path], index: str, pattern: re.Pattern[str]) ->
     matches = [match for shard in shards if (match := pattern.match(shard.name))]
     numbers, counts = {int(match[1]) for match in matches}, {int(match[2]) for match in matches}
     if len(counts) > 1 or numbers != set(range(1, max(counts) + 1)):
-        found = ", ".join(file.name for file in shards[:3])
+        shown = ", ".join(file.name for file in shards[:3])
         raise SelfposError(
-            f"{shards[0].parent} has no {index}, and by their names its shards {found} are not all there "
+            f"{shards[0].parent} has no {index}, and by their names its shards {shown} are not all there "
             "are; fetch the model again"
         )
 

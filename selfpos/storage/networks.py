@@ -57,17 +57,17 @@ class Loaded:
 
 def networks(folder: Path, modules: Iterable[Module]) -> list[Network]:
     """The modules in their order; in place of a Router those within it, by their folders."""
-    found = []
+    listed = []
     for module in modules:
         config = router_config(folder, module)
         if not config:
-            found.append(Network(module.kind, module.path))
+            listed.append(Network(module.kind, module.path))
             continue
         for inner, kind in sorted(config["types"].items()):
             inside(folder / module.path, inner, folder / module.path / ROUTER_CONFIG)
             path = f"{module.path}/{inner}" if module.path else inner
-            found.append(Network(str(kind).rpartition(".")[2], path))
-    return found
+            listed.append(Network(str(kind).rpartition(".")[2], path))
+    return listed
 
 
 def router_config(folder: Path, module: Module) -> dict[str, Any]:
@@ -154,22 +154,22 @@ def loaded(folder: Path, names: Iterable[str], task: str) -> Loaded | None:
     renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
     converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
     by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
-    found = {}
+    parameters_of = {}
     for name in names:
         renamed, pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, state)
         if renamed not in state and name in state:
             renamed, pattern = name, None
         if renamed not in state:
-            found[name] = tuple[str, ...]()
+            parameters_of[name] = tuple[str, ...]()
         elif pattern is None:
-            found[name] = (renamed,)
+            parameters_of[name] = (renamed,)
         else:
             cut = _cut(renamed, by_pattern[pattern])
-            found[name] = cut or (name.removeprefix(f"{model.base_model_prefix}."),)
-    filled = {parameter for parameters in found.values() for parameter in parameters}
+            parameters_of[name] = cut or (name.removeprefix(f"{model.base_model_prefix}."),)
+    filled = {parameter for parameters in parameters_of.values() for parameter in parameters}
     if 2 * len(filled & state.keys()) < len(state):
         return None  # the folder's own code makes another model of this type
-    return Loaded(found, dict(getattr(model, "all_tied_weights_keys", None) or {}))
+    return Loaded(parameters_of, dict(getattr(model, "all_tied_weights_keys", None) or {}))
 
 
 def _cut(first: str, converter: Any) -> tuple[str, ...]:

@@ -89,7 +89,9 @@ def _convert(sources: list[Path], places: dict[str, Path] | None, file: Path) ->
                 f"{source} holds more than tensors, or is damaged ({first_line(error)[:120]}); nothing of it "
                 "was run: ask its makers for safetensors"
             ) from None
-        if not isinstance(loaded, dict) or not all(isinstance(one, torch.Tensor) for one in loaded.values()):
+        if not isinstance(loaded, dict) or not all(
+            isinstance(tensor, torch.Tensor) for tensor in loaded.values()
+        ):
             raise SelfposError(f"{source} holds no state dict, a mapping from names to tensors")
         counted = counted_names(source, [*map(str, loaded)], places)
         if twice := sorted(counted & tensors.keys()):
@@ -97,7 +99,7 @@ def _convert(sources: list[Path], places: dict[str, Path] | None, file: Path) ->
                 f"{source} holds the tensor {twice[0]}, as another shard does; fetch the model again"
             )
         tensors |= {
-            str(name): one.contiguous().clone() for name, one in loaded.items() if str(name) in counted
+            str(name): tensor.contiguous().clone() for name, tensor in loaded.items() if str(name) in counted
         }
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, file, metadata={"format": "pt"})

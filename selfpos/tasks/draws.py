@@ -37,13 +37,13 @@ def distinct_texts(
 def _greedy(dataset: Dataset, columns: Sequence[str], batch_size: int, order: list[int]) -> list[int]:
     """The first `batch_size` records in `order` that share no text with those before them."""
     chosen: list[int] = []
-    seen: set[str] = set()
+    used_texts: set[str] = set()
     for start in range(0, len(order), 2 * batch_size):
         rows = order[start : start + 2 * batch_size]
         records = dataset[rows]
         for row, *texts in zip(rows, *(records[column] for column in columns), strict=True):
-            if seen.isdisjoint(texts):
-                seen.update(texts)
+            if used_texts.isdisjoint(texts):
+                used_texts.update(texts)
                 chosen.append(row)
                 if len(chosen) == batch_size:
                     return chosen

@@ -36,11 +36,11 @@ def unnested(dataset: Dataset, task_type: TaskType, columns: Mapping[str, str] |
     from datasets import Dataset as Records
     from datasets import Features
 
-    taken = list(task_type.find_columns(dataset.column_names, columns).values())
-    if not taken or not all(is_list(dataset, column) for column in taken):
+    columns_taken = list(task_type.find_columns(dataset.column_names, columns).values())
+    if not columns_taken or not all(is_list(dataset, column) for column in columns_taken):
         return dataset
-    flat: dict[str, list] = {column: [] for column in taken}
-    for number, record in enumerate(dataset.select_columns(taken), start=1):
+    flat: dict[str, list] = {column: [] for column in columns_taken}
+    for number, record in enumerate(dataset.select_columns(columns_taken), start=1):
         counts = {column: len(values or ()) for column, values in record.items()}
         if len(set(counts.values())) > 1:
             lengths = ", ".join(f"{count} {column}" for column, count in counts.items())
@@ -48,7 +48,9 @@ def unnested(dataset: Dataset, task_type: TaskType, columns: Mapping[str, str] |
         for column, values in record.items():
             flat[column] += values or ()
     # the features keep the names of labels
-    return Records.from_dict(flat, Features({column: dataset.features[column].feature for column in taken}))
+    return Records.from_dict(
+        flat, Features({column: dataset.features[column].feature for column in columns_taken})
+    )
 
 
 def plain_texts(dataset: Dataset, columns: Sequence[str], *, asks: bool, blanks: bool = False) -> Dataset:
@@ -62,8 +64,8 @@ def plain_texts(dataset: Dataset, columns: Sequence[str], *, asks: bool, blanks:
     instructed = asks and columns[0] in nested and are_instructed(dataset[columns[0]])
     for column in nested:
         values = [_plain(value, instructed, blanks) for value in dataset[column]]
-        place = dataset.column_names.index(column)
-        order = [*dataset.column_names[:place], column, *dataset.column_names[place + 1 :]]
+        index = dataset.column_names.index(column)
+        order = [*dataset.column_names[:index], column, *dataset.column_names[index + 1 :]]
         dataset = dataset.remove_columns(column).add_column(column, values).select_columns(order)
     return dataset
 
@@ -123,11 +125,11 @@ def is_nli(dataset: Dataset, column: str = "label") -> bool:
     if not columns:
         return False
     values = labels.values_of(dataset, columns[2])
-    found = {labels.word(value) for value in values} - {*labels.UNLABELLED}
-    if columns[0] == "premise" and found and found <= {"0", "1", "2"}:
-        if "2" not in found:
+    words = {labels.word(value) for value in values} - {*labels.UNLABELLED}
+    if columns[0] == "premise" and words and words <= {"0", "1", "2"}:
+        if "2" not in words:
             raise SelfposError(
-                f"column '{columns[2]}' holds {' and '.join(sorted(found))} beside premises, which is right "
+                f"column '{columns[2]}' holds {' and '.join(sorted(words))} beside premises, which is right "
                 "and wrong to some, entailment first to others; write words (entailment, not_entailment), or "
                 f"say that 1 is right, by --column {column}={columns[2]}, in YAML 'columns: {{{column}: "
                 f"{columns[2]}}}'"
@@ -146,11 +148,11 @@ def _labelled_pairs(dataset: Dataset) -> list[tuple[str, str, str]]:
 
 def labelled(dataset: Dataset, column: str) -> Dataset:
     """The records with 1 and 0 for the labels of `column`, without those that have no label."""
-    found = labels.right_or_wrong(labels.values_of(dataset, column), column)
-    rows = [row for row, label in enumerate(found) if label is not None]
+    answers = labels.right_or_wrong(labels.values_of(dataset, column), column)
+    rows = [row for row, label in enumerate(answers) if label is not None]
     if not rows:
-        raise SelfposError(f"column '{column}' has no label on any of {len(found)} records")
-    kept = dataset.select(rows).remove_columns(column).add_column(column, [found[row] for row in rows])
+        raise SelfposError(f"column '{column}' has no label on any of {len(answers)} records")
+    kept = dataset.select(rows).remove_columns(column).add_column(column, [answers[row] for row in rows])
     return kept.select_columns(dataset.column_names)
 
 

@@ -64,10 +64,10 @@ def word(value: Any) -> str:
 def number(value: Any) -> float | None:
     """`value`, perhaps written as text, as a number; None for what is none, and NaN."""
     try:
-        found = float(value)
+        parsed = float(value)
     except (TypeError, ValueError):
         return None
-    return None if found != found else found
+    return None if parsed != parsed else parsed
 
 
 def right_or_wrong(values: Sequence[Any], column: str) -> list[int | None]:
@@ -75,8 +75,8 @@ def right_or_wrong(values: Sequence[Any], column: str) -> list[int | None]:
 
     Raises SelfposError naming the values of `column` that are not in the table.
     """
-    found = [word(value) for value in values]
-    kinds = set(found)
+    words = [word(value) for value in values]
+    kinds = set(words)
     strange = sorted(kinds - MEANING.keys())
     if "-1" in kinds and "1" in kinds and "0" not in kinds:
         strange.append("-1 beside 1")  # wrong, or without a label? 0 would tell
@@ -87,12 +87,12 @@ def right_or_wrong(values: Sequence[Any], column: str) -> list[int | None]:
             "entailment and not_entailment, duplicate and not_duplicate, …; -1 beside 0 is no label), found "
             f"{', '.join(strange[:5])}{more}; write them as 1 and 0"
         )
-    return [MEANING[one] for one in found]
+    return [MEANING[label] for label in words]
 
 
 def is_inference(values: Iterable[Any]) -> bool:
     """Whether the labels are words of an inference set, rather than those of right and wrong pairs."""
-    return bool({_way(one) for one in {word(value) for value in values}} & {"neutral", "contradiction"})
+    return bool({_way(label) for label in {word(value) for value in values}} & {"neutral", "contradiction"})
 
 
 def inference(values: Sequence[Any], column: str) -> list[str | None]:
@@ -100,22 +100,22 @@ def inference(values: Sequence[Any], column: str) -> list[str | None]:
 
     Numbers without names are taken in that order. Raises SelfposError naming a label that is none of them.
     """
-    found: list[str | None] = []
+    ways: list[str | None] = []
     for value in values:
-        one = word(value)
-        way = ORDER[int(one)] if one in ("0", "1", "2") else _way(one)
-        if way is None and one not in UNLABELLED:
+        label = word(value)
+        way = ORDER[int(label)] if label in ("0", "1", "2") else _way(label)
+        if way is None and label not in UNLABELLED:
             raise SelfposError(
                 f"column '{column}' holds the label {value!r}, which is none of an inference set's: expected "
                 f"0, 1, 2 or {', '.join(ORDER)}"
             )
-        found.append(way)
-    return found
+        ways.append(way)
+    return ways
 
 
-def _way(one: str) -> str | None:
-    if one in ("entailment", "entails", "entailed"):
+def _way(label: str) -> str | None:
+    if label in ("entailment", "entails", "entailed"):
         return "entailment"
-    if one in UNDECIDED:
+    if label in UNDECIDED:
         return "neutral"
-    return "contradiction" if one.startswith("contradict") else None
+    return "contradiction" if label.startswith("contradict") else None

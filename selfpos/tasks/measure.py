@@ -69,14 +69,14 @@ class TaskMeasure:
     #: whether the base itself is the measure's optimum, so that every other point is below it
     of_base = False
 
-    def __init__(self, known: Measured, measured: Measured) -> None:
+    def __init__(self, references: Measured, measured: Measured) -> None:
         self._measured, self._known_labels = measured, None
         if measured.own_candidates:
             self._candidates = []
         elif measured.labels is None:
-            self._candidates = known.columns[1:]
+            self._candidates = references.columns[1:]
         elif len(measured.columns) == 1:
-            self._candidates, self._known_labels = known.columns, known.labels
+            self._candidates, self._known_labels = references.columns, references.labels
         else:  # pairs with a target are measured by themselves
             self._candidates = []
         self.texts = [text for column in (*measured.columns, *self._candidates) for text in column]
@@ -162,16 +162,18 @@ def rows_by(texts: Sequence[str]) -> dict[str, list[int]]:
     return rows
 
 
-def _nearest_class(texts: NDArray, labels: NDArray, known: NDArray, known_labels: NDArray) -> NDArray:
+def _nearest_class(
+    texts: NDArray, labels: NDArray, references: NDArray, reference_labels: NDArray
+) -> NDArray:
     """1 where the nearest class mean is the text's, else 0; nan for the only text of a class.
 
     Means are of all texts but the one in question: every record is used, where a split of the records would
     leave many classes on one side only.
     """
-    classes, class_of = np.unique(np.concatenate([known_labels, labels]), return_inverse=True)
+    classes, class_of = np.unique(np.concatenate([reference_labels, labels]), return_inverse=True)
     sums = np.zeros((len(classes), texts.shape[1]))
-    np.add.at(sums, class_of, np.concatenate([known, texts]))
-    true_class = class_of[len(known) :]
+    np.add.at(sums, class_of, np.concatenate([references, texts]))
+    true_class = class_of[len(references) :]
     cosines = texts @ _units(sums).T
     without_itself = sums[true_class] - texts
     cosines[np.arange(len(texts)), true_class] = (texts * _units(without_itself)).sum(1)

@@ -111,12 +111,12 @@ class TaskType:
         """Those of the columns `present` that `canonical` may read. Raises SelfposError as it does."""
         in_forms = self.forms_of(present)
         try:
-            found = {*self.find_columns(present, columns).values(), *in_forms}
+            readable = {*self.find_columns(present, columns).values(), *in_forms}
         except SelfposError:
             if not in_forms or columns:
                 raise
-            found = set(in_forms)
-        return [name for name in present if name in found]
+            readable = set(in_forms)
+        return [name for name in present if name in readable]
 
     def forms_of(self, present: Sequence[str]) -> list[str]:
         """Those of the columns `present` that `canonical` reads in other forms of data sets than its own."""
@@ -126,10 +126,10 @@ class TaskType:
         """The columns `present` → their names as this type knows them: in lower case, with `_` for spaces and
         hyphens, but for names that it knows as they are, and those of which several would become one.
         """
-        known = {name for names in self.columns.values() for name in names}
+        accepted = {name for names in self.columns.values() for name in names}
         plain = {name: "_".join(re.split(r"[\s-]+", name.strip().lower())) for name in present}
         counts = Counter(plain.values())
-        return {name: name if name in known or counts[new] > 1 else new for name, new in plain.items()}
+        return {name: name if name in accepted or counts[new] > 1 else new for name, new in plain.items()}
 
     def find_columns(
         self, present: Sequence[str], columns: Mapping[str, str] | None = None
@@ -155,8 +155,8 @@ class TaskType:
         for name, accepted in self.columns.items():
             if name in left_out:
                 continue
-            taken = {*chosen.values(), *sources.values()}
-            usable = [known for known in accepted if known in present and known not in taken]
+            in_use = {*chosen.values(), *sources.values()}
+            usable = [column for column in accepted if column in present and column not in in_use]
             if name in chosen or usable:
                 sources[name] = chosen.get(name) or usable[0]
         missing = [name for name in self.columns if name not in sources and name not in self.optional]

@@ -67,12 +67,12 @@ def wanted_class(base: Path, model_type: str | None) -> str:
 
     Raises SelfposError where the two contradict each other.
     """
-    own = class_of(base)
-    wanted = MODEL_TYPES[model_type] if model_type else own
-    if wanted == EMBEDDER and own != EMBEDDER:
+    base_class = class_of(base)
+    wanted = MODEL_TYPES[model_type] if model_type else base_class
+    if wanted == EMBEDDER and base_class != EMBEDDER:
         raise SelfposError(
-            f"{base} is a {own}, not the {model_type} that --model-type asks for; omit the option, or give "
-            "another base"
+            f"{base} is a {base_class}, not the {model_type} that --model-type asks for; omit the option, or "
+            "give another base"
         )
     return wanted
 
@@ -159,23 +159,23 @@ def load_trainable(base: Path, settings: TrainingSettings, start: Path | None = 
     return model
 
 
-def choose_precision(asked: str, device: Any) -> Precision:
+def choose_precision(requested: str, device: Any) -> Precision:
     """The precision to train in on `device`; `auto` is bf16 on a GPU that computes in it, else float32."""
     import torch
 
     on_gpu = device.type == "cuda"
     has_bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-    if asked == "float32" or (asked == "auto" and not has_bf16):
+    if requested == "float32" or (requested == "auto" and not has_bf16):
         return "float32"
     if not on_gpu:
         raise SelfposError(
-            f"precision {asked} needs a GPU, and the model is on {device.type}; use auto or float32"
+            f"precision {requested} needs a GPU, and the model is on {device.type}; use auto or float32"
         )
-    if asked == "bf16" and not has_bf16:
+    if requested == "bf16" and not has_bf16:
         raise SelfposError(
             f"{torch.cuda.get_device_name()} does not compute in bf16; use auto, fp16 or float32"
         )
-    return "fp16" if asked == "fp16" else "bf16"
+    return "fp16" if requested == "fp16" else "bf16"
 
 
 def save_model(model: Any, base: Path, folder: Path, prompts: Mapping[str, str]) -> None:

@@ -76,7 +76,7 @@ def outside_failures(settings: TrainingSettings) -> Iterator[None]:
         ) from None
 
 
-def _out_of_memory(what: str, settings: TrainingSettings) -> OperationError:
+def _out_of_memory(memory: str, settings: TrainingSettings) -> OperationError:
     length = settings.max_length or "that of the model"
     ways = [f"lower batch_size ({settings.batch_size}) or max_length ({length})"]
     if settings.cached:
@@ -87,7 +87,7 @@ def _out_of_memory(what: str, settings: TrainingSettings) -> OperationError:
         ways.append("switch gradient_checkpointing on")
     if not settings.lora:
         ways.append("train with lora")
-    return OperationError(f"{what} ran out; {', or '.join(ways)}")
+    return OperationError(f"{memory} ran out; {', or '.join(ways)}")
 
 
 class Spent:

@@ -107,13 +107,13 @@ class LengthBatchSampler(SetEpochMixin, BatchSampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         self.generator.manual_seed(self.seed + self.epoch)
-        given = 0
+        yielded = 0
         for _ in range(PASSES):
             for batch in self._pass():
-                if given == self._count:
+                if yielded == self._count:
                     return
                 yield batch
-                given += 1
+                yielded += 1
 
     def _pass(self) -> Iterator[list[int]]:
         """Batches of one shuffle of the data."""
@@ -149,20 +149,20 @@ class LengthBatchSampler(SetEpochMixin, BatchSampler):
         """Remove the first batch that the rules allow from `waiting`; empty when they allow none."""
         batch: list[int] = []
         chosen: set[int] = set()
-        seen: set[int] = set()
+        used_texts: set[int] = set()
         for index, unit in enumerate(waiting):
-            if self._allowed(batch, unit, seen):
+            if self._allowed(batch, unit, used_texts):
                 batch += unit
                 chosen.add(index)
-                seen.update(text for row in unit for text in self.texts[row])
+                used_texts.update(text for row in unit for text in self.texts[row])
                 if len(batch) == self.batch_size:
                     waiting[:] = [unit for index, unit in enumerate(waiting) if index not in chosen]
                     return batch
         return []
 
-    def _allowed(self, batch: list[int], unit: list[int], seen: set[int]) -> bool:
+    def _allowed(self, batch: list[int], unit: list[int], used_texts: set[int]) -> bool:
         if self.rule == "no_duplicates":
-            return seen.isdisjoint(self.texts[unit[0]])
+            return used_texts.isdisjoint(self.texts[unit[0]])
         if self.labels is not None and len(batch) + len(unit) == self.batch_size:
             return len({self.labels[row] for row in (*batch, *unit)}) > 1
         return True

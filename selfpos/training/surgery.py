@@ -66,10 +66,10 @@ class Surgery:
                     parameter.grad.add_(part, alpha=weight)
 
     def _take(self) -> Gradient:
-        taken = [parameter.grad for parameter in self._parameters]
+        gradient = [parameter.grad for parameter in self._parameters]
         for parameter in self._parameters:
             parameter.grad = None
-        return taken
+        return gradient
 
 
 def inner_products(gradients: Sequence[Gradient]) -> np.ndarray:

@@ -173,8 +173,8 @@ def try_steps(
     from selfpos.console import quiet_libraries
 
     short = settings.model_copy(update={"steps": 2, "validation": None, "report_to": []})
-    with TemporaryDirectory() as place, quiet_libraries(), outside_failures(short):
-        out = Path(place) / "trial"
+    with TemporaryDirectory() as folder, quiet_libraries(), outside_failures(short):
+        out = Path(folder) / "trial"
         tasks = _prepare({"": task}, short, {}, {"": prompts}, seed=0)
         training = _Training(base, None, tasks, out, short, 0, MixtureSettings(), "trying steps")
         with checkpoints_of(out, {}) as checkpoints, Interruption() as interruption:
@@ -219,18 +219,18 @@ def _prepare(
     seed: int,
 ) -> dict[str, _Task]:
     tasks = {}
-    for task, (given, records) in data.items():
+    for task, (given_type, records) in data.items():
         held_out = None
         if settings.validation is not None:
             from selfpos.training.validation import split_validation
 
             # measured as the given type, whatever loss it learns by
             records, held_out = split_validation(
-                task, given, records, validation.get(task), settings.validation, seed
+                task, given_type, records, validation.get(task), settings.validation, seed
             )
-        task_type = given.under(settings)
+        task_type = given_type.under(settings)
         prepared = task_type.prepare(records, seed)
-        tasks[task] = _Task(given, task_type, prepared, held_out, prompts.get(task, ""))
+        tasks[task] = _Task(given_type, task_type, prepared, held_out, prompts.get(task, ""))
     return tasks
 
 

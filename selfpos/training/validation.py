@@ -39,8 +39,9 @@ def task_measure(task_type: TaskType, dataset: Dataset, prompts: Prompts, record
     """
     columns = task_type.texts_of(dataset.column_names)
     if task_type.model_class == RERANKER:
-        asked = set(list(dict.fromkeys(dataset[columns[0]]))[:records])
-        dataset = dataset.select([row for row, one in enumerate(dataset[columns[0]]) if one in asked])
+        drawn = set(list(dict.fromkeys(dataset[columns[0]]))[:records])
+        rows = [row for row, question in enumerate(dataset[columns[0]]) if question in drawn]
+        dataset = dataset.select(rows)
         questions, candidates = (dataset[column][:] for column in columns)
         measure = PairMeasure(list(zip(questions, candidates, strict=True)), dataset["label"][:], RIGHT)
         if not measure.judges:
@@ -51,10 +52,10 @@ def task_measure(task_type: TaskType, dataset: Dataset, prompts: Prompts, record
             )
         return measure
     prompt_of = column_prompts(task_type, prompts, columns)
-    known = measured = range(min(len(dataset), records))
+    references = measured = range(min(len(dataset), records))
     if task_type.target == "label" and len(columns) == 1:
-        known, measured = known[::2], known[1::2]
-    parts = [dataset.select(part) for part in (known, measured)]
+        references, measured = references[::2], references[1::2]
+    parts = [dataset.select(part) for part in (references, measured)]
     texts = (Texts.of(part, columns, task_type.target, prompt_of, task_type.own_candidates) for part in parts)
     return TaskMeasure(*texts)
 

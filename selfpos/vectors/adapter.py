@@ -57,8 +57,8 @@ def adapter_parts(folder: ModelFolder, base: ModelFolder) -> tuple[dict[str, Ten
         )
     entries = read_header(file)[0]
     heads = {name for name in entries if _head(_parameter(name)) and not _in_base(_parameter(name), base)}
-    own = {name: entries[name] for name in entries.keys() - heads}
-    reader = _AdapterReader(folder, base, config, Scaling(config, folder.path), own)
+    in_adapter = {name: entries[name] for name in entries.keys() - heads}
+    reader = _AdapterReader(folder, base, config, Scaling(config, folder.path), in_adapter)
     parts: dict[str, TensorPart] = {}
     for name in entries:
         for key, part in reader.part(name).items() if name not in heads else ():
@@ -106,7 +106,9 @@ def _checked_config(folder: ModelFolder) -> dict[str, Any]:
         )
     rows = config.get("trainable_token_indices") or []
     lists = list(rows.values()) if isinstance(rows, dict) else [rows]
-    if any(not isinstance(one, list) or any(type(row) is not int for row in one) for one in lists):
+    if any(
+        not isinstance(indices, list) or any(type(row) is not int for row in indices) for indices in lists
+    ):
         raise SelfposError(
             f"adapter {folder.path} has trainable_token_indices {str(rows)[:100]!r}; expected a list of "
             "token numbers, or one for each table: save the adapter again with PEFT"
@@ -139,7 +141,8 @@ class _AdapterReader:
                 "with PEFT"
             )
         first = name.removesuffix(kind)
-        factor = next((found for kind in FIRST_FACTORS if (found := self.entries.get(first + kind))), None)
+        factors = (self.entries.get(first + kind) for kind in FIRST_FACTORS)
+        factor = next((entry for entry in factors if entry), None)
         if factor is None:
             raise SelfposError(f"{entry.file}: tensor {name} has no matching lora_A; save the adapter again")
         if kind != "B.bias":
@@ -159,25 +162,27 @@ class _AdapterReader:
         if saved in parameter and entry.name.replace(saved, ".") in self.entries:
             return {}
         key = self._key(parameter.replace(".base_layer.", ".").replace(saved, "."))
-        own = self.base.tensors[key]
-        if ".base_layer." in parameter and same_values(entry, own):
+        of_base = self.base.tensors[key]
+        if ".base_layer." in parameter and same_values(entry, of_base):
             return {}
         return {key: Dense(self._checked_shape(entry, key), self.maps)}
 
     def _rows(self, entry: TensorEntry, module: str, key: str) -> TensorPart:
         """Trained rows of a table. Raises SelfposError where they are not those of the configuration."""
-        given = self.config.get("trainable_token_indices") or []
-        if isinstance(given, dict):
-            given = next((rows for name, rows in given.items() if f".{module}".endswith(f".{name}")), [])
+        indices = self.config.get("trainable_token_indices") or []
+        if isinstance(indices, dict):
+            indices = next((rows for name, rows in indices.items() if f".{module}".endswith(f".{name}")), [])
         shape = self.base.tensors[key].shape
-        wrong = entry.shape != (len(given), *shape[1:]) or any(not 0 <= index < shape[0] for index in given)
+        wrong = entry.shape != (len(indices), *shape[1:]) or any(
+            not 0 <= index < shape[0] for index in indices
+        )
         if wrong:
             raise SelfposError(
                 f"adapter {self.folder.path}: {entry.name} has shape {list(entry.shape)} for "
-                f"{len(given)} trained tokens; tensor {key} of the base has {list(shape)}"
+                f"{len(indices)} trained tokens; tensor {key} of the base has {list(shape)}"
             )
         rows = np.full(shape[0], -1)
-        rows[given] = np.arange(len(given))
+        rows[indices] = np.arange(len(indices))
         return MatchedRows(entry, rows, self.maps)
 
     def _low_rank(self, a: TensorEntry, module: str, key: str) -> TensorPart:

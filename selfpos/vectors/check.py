@@ -29,11 +29,11 @@ def tensor_differences(base: Mapping[str, TensorEntry], other: Mapping[str, Tens
     faults = []
     quantised: set[str] = set()
     for who, floats, stored in (("it", mine, other), ("the base", theirs, base)):
-        if found := sorted(key for key in floats if key in stored and not stored[key].mergeable):
-            quantised |= {*found}
+        if unmergeable := sorted(key for key in floats if key in stored and not stored[key].mergeable):
+            quantised |= {*unmergeable}
             faults.append(
-                f"{who} has {some_tensors(found)} as {TORCH[stored[found[0]].dtype]}, expected floats: give "
-                "the model as it was before it was quantised"
+                f"{who} has {some_tensors(unmergeable)} as {TORCH[stored[unmergeable[0]].dtype]}, expected "
+                "floats: give the model as it was before it was quantised"
             )
     if missing := sorted(mine - theirs - quantised):
         faults.append(f"it lacks {some_tensors(missing)}")
@@ -126,12 +126,12 @@ def _route_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
     faults = []
     for module, counterpart in zip(base.modules, other.modules, strict=False):
         mine, theirs = router_config(base.path, module), router_config(other.path, counterpart)
-        one, two = ({"parameters": side.get("parameters", {})} for side in (mine, theirs))
+        first, second = ({"parameters": side.get("parameters", {})} for side in (mine, theirs))
         if mine.get("types", {}).keys() == theirs.get("types", {}).keys():  # else they name other folders
-            one["structure"], two["structure"] = (
+            first["structure"], second["structure"] = (
                 sorted(side.get("structure", {}).items()) for side in (mine, theirs)
             )
-        for name, expected, actual in field_differences(one, two):
+        for name, expected, actual in field_differences(first, second):
             faults.append(f"its Router has {name} {actual!r}, expected {expected!r}: texts go another way")
     return faults
 
@@ -187,8 +187,8 @@ def side_prompt(model: ModelFolder, side: str = "") -> str:
     prompts = _object(model, PROMPTS_CONFIG, "prompts")
     names = {"query": ("query",), "document": ("document", "passage", "corpus")}.get(side, ())
     default = str(model.config(PROMPTS_CONFIG).get("default_prompt_name"))
-    known = [name for name in (*names, default) if name in prompts]
-    return str(prompts[known[0]]) if known else ""
+    usable = [name for name in (*names, default) if name in prompts]
+    return str(prompts[usable[0]]) if usable else ""
 
 
 def _prompt_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
@@ -207,9 +207,9 @@ def _prompt_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
 
 def tokenizer_differences(base: ModelFolder, other: ModelFolder) -> dict[str, str]:
     """Networks whose tokenizers turn a text into other token numbers: the prefix of their keys → how."""
-    found = {}
+    differences = {}
     for mine, theirs in paired(base, other):
         difference = tokenizer_difference(base.path / mine.path, other.path / theirs.path)
         if difference is not None:
-            found[mine.prefix] = difference
-    return found
+            differences[mine.prefix] = difference
+    return differences

@@ -80,8 +80,8 @@ def compare(base: ModelFolder, other: ModelFolder) -> Comparison:
 
 def network_of_keys(model: ModelFolder) -> dict[str, str]:
     """Key → the kind of the module that holds the tensor."""
-    found = {key: network_of(key, model.networks) for key in model.tensors}
-    return {key: network.kind if network else "" for key, network in found.items()}
+    networks = {key: network_of(key, model.networks) for key in model.tensors}
+    return {key: network.kind if network else "" for key, network in networks.items()}
 
 
 def token_tables(model: ModelFolder, prefix: str, tokens: Tokens) -> set[str]:
@@ -124,7 +124,7 @@ def _matched_rows(
 
     Where tokenizers differ a row is found by its token; else the rows beyond those of all tokens are padding.
     """
-    found: dict[str, np.ndarray] = {}
+    rows_of: dict[str, np.ndarray] = {}
     for mine, theirs in paired(base, other):
         differs = mine.prefix in tokenizers
         unlike = {
@@ -136,19 +136,24 @@ def _matched_rows(
             continue
         tokens, there = vocabulary_at(mine.prefix), vocabulary(other.path / theirs.path)
         for key in sorted(token_tables(base, mine.prefix, tokens) & unlike):
-            one, two = base.tensors[key].shape, matched.tensors[key].shape
-            if one[1:] != two[1:]:
+            shape, other_shape = base.tensors[key].shape, matched.tensors[key].shape
+            if shape[1:] != other_shape[1:]:
                 continue
-            if not tokens or not there or max(tokens.values()) >= one[0] or max(there.values()) >= two[0]:
+            if (
+                not tokens
+                or not there
+                or max(tokens.values()) >= shape[0]
+                or max(there.values()) >= other_shape[0]
+            ):
                 continue
-            rows = np.full(one[0], -1)
+            rows = np.full(shape[0], -1)
             if differs:
                 for token in tokens.keys() & there.keys():
                     rows[tokens[token]] = there[token]
             else:
-                rows[: min(one[0], two[0])] = np.arange(min(one[0], two[0]))
-            found[key] = rows
-    return found
+                rows[: min(shape[0], other_shape[0])] = np.arange(min(shape[0], other_shape[0]))
+            rows_of[key] = rows
+    return rows_of
 
 
 def _notes(

@@ -67,14 +67,14 @@ def field_differences(
     fields that are not written; without, only fields of both are compared.
     """
     if folders is None:
-        found = _differences(mine, theirs, shared_only=True)
-        return [(name, one, other) for name, one, other in found if None not in (one, other)]
+        differences = _differences(mine, theirs, shared_only=True)
+        return [(name, first, second) for name, first, second in differences if None not in (first, second)]
     if not _differences(mine, theirs, shared_only=False):
         return []
-    one, other = (_as_transformers_reads(folder) for folder in folders)
-    if one is None or other is None:
+    first, second = (_as_transformers_reads(folder) for folder in folders)
+    if first is None or second is None:
         return _differences(mine, theirs, shared_only=True)
-    return _differences(one, other, shared_only=True)
+    return _differences(first, second, shared_only=True)
 
 
 def _differences(
@@ -83,17 +83,17 @@ def _differences(
     names = mine.keys() | theirs.keys()
     if shared_only:
         names = {name for name in names if name in UNWRITTEN or (name in mine and name in theirs)}
-    found = []
+    differences = []
     for name in sorted(names - HARMLESS.keys()):
-        one, other = (side.get(name, UNWRITTEN.get(name)) for side in (mine, theirs))
-        if one == other or _equal_by_rule(name, mine, theirs):
+        first, second = (side.get(name, UNWRITTEN.get(name)) for side in (mine, theirs))
+        if first == second or _equal_by_rule(name, mine, theirs):
             continue
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            inner = _differences(one, other, shared_only=shared_only)
-            found += [(f"{name}.{field}", a, b) for field, a, b in inner]
+        if isinstance(first, Mapping) and isinstance(second, Mapping):
+            inner = _differences(first, second, shared_only=shared_only)
+            differences += [(f"{name}.{field}", a, b) for field, a, b in inner]
         else:
-            found.append((name, one, other))
-    return found
+            differences.append((name, first, second))
+    return differences
 
 
 def _equal_by_rule(name: str, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
@@ -134,8 +134,8 @@ def _as_transformers_reads(folder: Path) -> dict[str, Any] | None:
     if config is None:
         return None
     try:
-        known = {*type(config)().to_dict(), *config.attribute_map, "rope_parameters", *UNWRITTEN}
+        fields = {*type(config)().to_dict(), *config.attribute_map, "rope_parameters", *UNWRITTEN}
     except unreadable():
         return None
     values = config.to_dict() | {"architectures": read_json(folder / CONFIG).get("architectures")}
-    return {name: value for name, value in values.items() if name in known}
+    return {name: value for name, value in values.items() if name in fields}

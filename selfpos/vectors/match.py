@@ -40,11 +40,11 @@ def match(base: ModelFolder, other: ModelFolder) -> Match:
         return Match(moved)
     mine, theirs = stored_parameters(base), _parameters(base, other, moved)
     # Of copies, the one under the name to which the others are tied.
-    own = {name: key for key, name in theirs.items()}
-    own |= {key: key for key, name in theirs.items() if key == name}
-    tensors = {key: replace(moved[own[name]], key=key) for key, name in mine.items() if name in own}
+    key_of = {name: key for key, name in theirs.items()}
+    key_of |= {key: key for key, name in theirs.items() if key == name}
+    tensors = {key: replace(moved[key_of[name]], key=key) for key, name in mine.items() if name in key_of}
     used = {mine[key] for key in tensors}
-    alone = {name: key for name, key in own.items() if name not in used}
+    alone = {name: key for name, key in key_of.items() if name not in used}
     dropped = [key for name, key in alone.items() if _unused(name)]
     tensors |= {key: moved[key] for name, key in alone.items() if not _unused(name)}
     return Match(
@@ -81,16 +81,16 @@ def copies_of(model: ModelFolder, key: str) -> set[str]:
     return {name for name in alike if parameters[name] == parameters[key]}
 
 
-def same_values(one: TensorEntry, other: TensorEntry) -> bool:
+def same_values(first: TensorEntry, second: TensorEntry) -> bool:
     """Whether two stored tensors are equal, in the number format of the first."""
-    if one.shape != other.shape:
+    if first.shape != second.shape:
         return False
-    mine, theirs = raw_tensor(one, {}), raw_tensor(other, {})
-    if one.dtype == other.dtype:
+    mine, theirs = raw_tensor(first, {}), raw_tensor(second, {})
+    if first.dtype == second.dtype:
         return np.array_equal(mine, theirs)
-    if not (one.mergeable and other.mergeable):
+    if not (first.mergeable and second.mergeable):
         return False
-    return np.array_equal(mine, from_float32(to_float32(theirs, other.dtype), one.dtype))
+    return np.array_equal(mine, from_float32(to_float32(theirs, second.dtype), first.dtype))
 
 
 def _floats(tensors: Mapping[str, TensorEntry]) -> set[str]:
@@ -124,7 +124,7 @@ def _parameters(base: ModelFolder, model: ModelFolder, tensors: Mapping[str, Ten
 
     The name of a tensor that the model does not use begins with '!'.
     """
-    found: dict[str, str] = {}
+    parameter_of: dict[str, str] = {}
     pairs = paired(base, model)
     inside: dict[Network, list[str]] = {mine: [] for mine, _ in pairs}
     for key in tensors:
@@ -132,12 +132,12 @@ def _parameters(base: ModelFolder, model: ModelFolder, tensors: Mapping[str, Ten
         if network in inside:
             inside[network].append(key)
         else:
-            found[key] = key
+            parameter_of[key] = key
     for mine, theirs in pairs:
         teller = theirs if base.is_plain and not model.is_plain else mine
         task = task_of((model if teller is theirs else base).path / teller.path, teller.kind)
-        found |= _of_network(model, mine.prefix, theirs, tensors, inside[mine], task)
-    return {key: found[key] for key in tensors}
+        parameter_of |= _of_network(model, mine.prefix, theirs, tensors, inside[mine], task)
+    return {key: parameter_of[key] for key in tensors}
 
 
 def _of_network(
@@ -152,19 +152,19 @@ def _of_network(
     if network.kind == "StaticEmbedding":
         return {key: prefix + STATIC_NAMES.get(name, name) for key, name in local.items()}
     folder = model.path / network.path
-    known = loaded(folder, local.values(), task) if network.kind in TRANSFORMERS else None
-    if known is None:
+    as_loaded = loaded(folder, local.values(), task) if network.kind in TRANSFORMERS else None
+    if as_loaded is None:
         return {key: prefix + name for key, name in local.items()}
     pools = task == "feature-extraction"
     names: dict[str, str] = {}
     for key, name in local.items():
-        parameters = known.names[name]
+        parameters = as_loaded.names[name]
         parameter = parameters[0] if len(parameters) == 1 else name
         unused = not parameters or (pools and parameter.startswith(POOLER))
         names[key] = f"!{prefix}{parameter}" if unused else prefix + parameter
     by_name = {name: key for key, name in names.items()}
     for key, name in names.items():
-        source = known.tied.get(name.removeprefix(prefix))
+        source = as_loaded.tied.get(name.removeprefix(prefix))
         if source is None:
             continue
         stored = by_name.get(prefix + source)

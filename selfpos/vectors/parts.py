@@ -194,8 +194,8 @@ def within(part: TensorPart | None) -> Iterator[TensorPart]:
         return
     yield part
     inner = part.parts if isinstance(part, Sum) else (part.low_rank,) if isinstance(part, Dora) else ()
-    for one in inner:
-        yield from within(one)
+    for inner_part in inner:
+        yield from within(inner_part)
 
 
 TensorPart = Dense | MatchedRows | LowRank | Dora | Shift | Sum | InMemory

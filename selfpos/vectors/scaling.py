@@ -62,8 +62,8 @@ class Scaling:
             raise self._fault(name, value, f"a number of at most {LARGEST:,.0f}")
         return float(value)
 
-    def _fault(self, name: str, found: Any, expected: str) -> SelfposError:
+    def _fault(self, name: str, actual: Any, expected: str) -> SelfposError:
         return SelfposError(
-            f"adapter {self.adapter} has {name} {str(found)[:100]!r}; expected {expected}: mend its "
+            f"adapter {self.adapter} has {name} {str(actual)[:100]!r}; expected {expected}: mend its "
             "adapter_config.json, or save it again with PEFT"
         )

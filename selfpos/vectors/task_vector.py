@@ -202,13 +202,13 @@ def distinct_names(sources: Sequence[Path]) -> list[str]:
 
 def tied_tensors(base: ModelFolder, vectors: Sequence[TaskVector]) -> dict[str, str]:
     """Second name → first name of tensors with equal bytes everywhere, such as T5's shared embeddings."""
-    seen: dict[tuple[str, tuple[int, ...], bytes], list[str]] = {}
+    by_content: dict[tuple[str, tuple[int, ...], bytes], list[str]] = {}
     tied: dict[str, str] = {}
     for key, entry in base.tensors.items():
         if not entry.mergeable or not entry.numel:
             continue
         # The first bytes sort out almost all others before whole tensors are compared.
-        candidates = seen.setdefault((entry.dtype, entry.shape, base.raw(key)[:256].tobytes()), [])
+        candidates = by_content.setdefault((entry.dtype, entry.shape, base.raw(key)[:256].tobytes()), [])
         related = (other for other in candidates if _may_be_tied(key, other, entry))
         first = next((other for other in related if _same(base, vectors, key, other)), None)
         if first is None:
@@ -221,8 +221,8 @@ def tied_tensors(base: ModelFolder, vectors: Sequence[TaskVector]) -> dict[str, 
 def _may_be_tied(key: str, other: str, entry: TensorEntry) -> bool:
     """Whether equal tensors are one: large ones, tables of tokens, a bias under a head and its decoder."""
     large = len(entry.shape) == 2 and entry.numel >= SMALLEST_TIED
-    one, two = (name.replace(".decoder.", ".") for name in (key, other))
-    return large or (may_be_tied(key) and may_be_tied(other)) or one == two
+    name, other_name = key.replace(".decoder.", "."), other.replace(".decoder.", ".")
+    return large or (may_be_tied(key) and may_be_tied(other)) or name == other_name
 
 
 def _same(base: ModelFolder, vectors: Iterable[TaskVector], key: str, other: str) -> bool:

@@ -62,11 +62,11 @@ def tokenizer_difference(mine: Path, theirs: Path) -> str | None:
     )
 
 
-def _equal(one: Path, other: Path) -> bool:
+def _equal(first: Path, second: Path) -> bool:
     """Whether two files have the same bytes, or neither is there."""
-    if not (one.is_file() and other.is_file()):
-        return one.is_file() == other.is_file()
-    return filecmp.cmp(one, other, shallow=False)
+    if not (first.is_file() and second.is_file()):
+        return first.is_file() == second.is_file()
+    return filecmp.cmp(first, second, shallow=False)
 
 
 def _truncation_side(folder: Path) -> str | None:
@@ -153,18 +153,18 @@ def _first_difference(
     texts = [*SAMPLE, *around, *_texts_of(vocabularies[0])]
     for start in range(0, len(texts), BATCH):
         batch = texts[start : start + BATCH]
-        for text, one, other in zip(batch, mine(batch), theirs(batch), strict=True):
-            if one != other:
-                return _unlike_numbers(text, one, other)
+        for text, ids, other_ids in zip(batch, mine(batch), theirs(batch), strict=True):
+            if ids != other_ids:
+                return _unlike_numbers(text, ids, other_ids)
     return None
 
 
-def _unlike_numbers(text: str, one: list[int], other: list[int]) -> str:
-    pairs = enumerate(zip_longest(one, other))
+def _unlike_numbers(text: str, ids: list[int], other_ids: list[int]) -> str:
+    pairs = enumerate(zip_longest(ids, other_ids))
     first = max(0, next(index for index, (a, b) in pairs if a != b) - 2)
-    shown = [ids[first : first + 8] for ids in (other, one)]
-    place = f" from token {first} on" if first else ""
-    return f"its tokenizer encodes {text[:40]!r}{place} as {shown[0]}, expected {shown[1]}"
+    shown = [some[first : first + 8] for some in (other_ids, ids)]
+    where = f" from token {first} on" if first else ""
+    return f"its tokenizer encodes {text[:40]!r}{where} as {shown[0]}, expected {shown[1]}"
 
 
 def _texts_of(vocabulary: Mapping[str, int]) -> Iterator[str]:
@@ -186,8 +186,8 @@ def _vocabulary_difference(mine: Mapping[str, int], theirs: Mapping[str, int]) -
         return f"its tokenizer differs (vocabulary: {len(moved)} tokens, {moved[0]!r} has number {numbers})"
     more, less = sorted(theirs.keys() - mine.keys()), sorted(mine.keys() - theirs.keys())
     parts = [
-        f"{len(tokens)} tokens {what} ({', '.join(map(repr, tokens[:3]))}{', …' if len(tokens) > 3 else ''})"
-        for tokens, what in ((more, "more"), (less, "fewer"))
+        f"{len(tokens)} tokens {side} ({', '.join(map(repr, tokens[:3]))}{', …' if len(tokens) > 3 else ''})"
+        for tokens, side in ((more, "more"), (less, "fewer"))
         if tokens
     ]
     return f"its tokenizer differs (vocabulary: {' and '.join(parts)})"

@@ -189,8 +189,8 @@ def compare_orderings(first: Study, second: Study) -> list[Ordering]:
     return orderings
 
 
-def _is_reversed(one: str, other: str, first: dict[str, dict], second: dict[str, dict]) -> bool:
-    a, b = (interval(difference(aucs[one], aucs[other]).values()) for aucs in (first, second))
+def _is_reversed(method: str, other_method: str, first: dict[str, dict], second: dict[str, dict]) -> bool:
+    a, b = (interval(difference(aucs[method], aucs[other_method]).values()) for aucs in (first, second))
     return (a.low > 0 and b.high < 0) or (b.low > 0 and a.high < 0)
 
 

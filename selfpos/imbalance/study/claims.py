@@ -289,9 +289,9 @@ def a9(study: Study) -> Claim:
                 f"below {2 * MARGIN}"
             )
             growths = {seed: _late_growth(curve, group) for seed, curve in curves.items()}
-            known = {seed: growth for seed, growth in growths.items() if growth is not None}
+            measured = {seed: growth for seed, growth in growths.items() if growth is not None}
             few = Check(text, "too few points on the curves", None)
-            checks.append(within(text, known, -math.inf, 2 * MARGIN) if known else few)
+            checks.append(within(text, measured, -math.inf, 2 * MARGIN) if measured else few)
     return Claim("A9", "ROS does not overfit: its train-test gap does not grow", checks)
 
 

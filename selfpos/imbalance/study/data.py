@@ -323,5 +323,5 @@ def whiten(train: NDArray, test: NDArray) -> tuple[NDArray[np.float32], NDArray[
     """Contrast-normalise and whiten by the statistics of `train`, as pylearn2 did for All-CNN's CIFAR-10."""
     flat = contrast_normalise(train)
     mean, matrix = fit_zca(flat)
-    both: list[NDArray] = [(images - mean) @ matrix for images in (flat, contrast_normalise(test))]
-    return both[0].reshape(train.shape), both[1].reshape(test.shape)
+    whitened: list[NDArray] = [(images - mean) @ matrix for images in (flat, contrast_normalise(test))]
+    return whitened[0].reshape(train.shape), whitened[1].reshape(test.shape)

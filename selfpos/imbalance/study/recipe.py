@@ -26,8 +26,8 @@ class Numbers(Settings):
         hold.
         """
         fields = type(self).model_fields
-        if given := [repr(name) for name in names if getattr(self, name) != fields[name].default]:
-            raise ValueError(f"{' and '.join(given)} would do nothing with {why}; leave it out")
+        if set_fields := [repr(name) for name in names if getattr(self, name) != fields[name].default]:
+            raise ValueError(f"{' and '.join(set_fields)} would do nothing with {why}; leave it out")
 
 
 class ScheduleSettings(Numbers):

@@ -150,10 +150,10 @@ def draw_all(study: Study, folder: Path) -> list[Path]:
 
 def _line(axes: Axes, points: Iterable[tuple[float, Values]], label: str, **style: Any) -> bool:
     """A line through the means, with 95 % intervals from three seeds on; False when there is no point."""
-    known = [(x, interval(values.values())) for x, values in points if values]
-    if not known:
+    summarised = [(x, interval(values.values())) for x, values in points if values]
+    if not summarised:
         return False
-    xs, means = zip(*known, strict=True)
+    xs, means = zip(*summarised, strict=True)
     (line,) = axes.plot(xs, [mean.mean for mean in means], marker="o", markersize=3, label=label, **style)
     if all(mean.n > 2 for mean in means):
         low, high = [mean.low for mean in means], [mean.high for mean in means]
@@ -234,8 +234,8 @@ def thresholding(study: Study, figure: Figure) -> bool:
 def partial_sampling(study: Study, figure: Figure) -> bool:
     """Figure 7: AUC over the ratio after sampling; the right end is the baseline, 1 is full balance."""
     names = [name for name in study.methods() if ":" in name]
-    every = [Step(study, *cell) for cell in product(study.axis("step", "rho"), study.axis("step", "mu"))]
-    steps = [step for step in every if any(step.get(name) for name in names)]
+    all_steps = [Step(study, *cell) for cell in product(study.axis("step", "rho"), study.axis("step", "mu"))]
+    steps = [step for step in all_steps if any(step.get(name) for name in names)]
     if not steps:
         return False
     axes = _panels(figure, [f"ρ = {step.rho:g}, μ = {step.mu:g}" for step in steps])

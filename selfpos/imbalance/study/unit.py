@@ -55,8 +55,8 @@ class Unit:
 
     def iterations(self, training: TrainingSettings) -> int:
         """How long each of the networks is trained, without second stages of other methods."""
-        both = get_method(self.method).with_second_stage
-        return training.iterations + (training.second_stage if both else 0)
+        two_stages = get_method(self.method).with_second_stage
+        return training.iterations + (training.second_stage if two_stages else 0)
 
     def __str__(self) -> str:
         return f"{self.imbalance} {self.method} seeds {self.seeds[0]}-{self.seeds[-1]}"

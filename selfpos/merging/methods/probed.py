@@ -24,11 +24,11 @@ def fisher(chunk: Chunk, *, floor: NotNegative = 1e-6) -> Array:
     Prefer it when the tasks live in different weights, such as rows of the word embeddings. It does not see
     how weights act together: RegMean does.
     """
-    known = chunk.probe.get("fisher")
-    if known is None:
+    informations = chunk.probe.get("fisher")
+    if informations is None:
         return weighted_mean(chunk.vectors, chunk.weights)
     merged, mass = chunk.base * 0.0, chunk.base * 0.0
-    for vector, information, weight in zip(chunk.vectors, known, chunk.weights, strict=True):
+    for vector, information, weight in zip(chunk.vectors, informations, chunk.weights, strict=True):
         share = (information + floor) * weight
         merged += vector * share
         mass += share

@@ -113,7 +113,7 @@ def side_files(base: ModelFolder, *, code: bool) -> list[Path]:
 
 def code_of(model: ModelFolder) -> dict[Path, str]:
     """The Python files that the model's configurations name, and which configuration does."""
-    found: dict[Path, str] = {}
+    files: dict[Path, str] = {}
     for file in model_files(model.path):
         if file.name in NAMING_CODE:
             config = model.config(file.as_posix())
@@ -121,15 +121,15 @@ def code_of(model: ModelFolder) -> dict[Path, str]:
                 for reference in references if isinstance(references, list) else [references]:
                     # OWNER/NAME--file.Class is code of another model
                     if reference and "--" not in str(reference):
-                        found[file.parent / f"{str(reference).partition('.')[0]}.py"] = file.as_posix()
+                        files[file.parent / f"{str(reference).partition('.')[0]}.py"] = file.as_posix()
     for module in model.modules:
-        place = Path(module.path, *module.type.split(".")[:-1]).with_suffix(".py")
+        within_package = Path(module.path, *module.type.split(".")[:-1]).with_suffix(".py")
         beside = Path(*module.type.split(".")[:-1]).with_suffix(".py")
-        there = [path for path in (place, beside) if (model.path / path).is_file()]
+        there = [path for path in (within_package, beside) if (model.path / path).is_file()]
         installed = importlib.util.find_spec(module.type.partition(".")[0]) is not None
         if there or not installed:
-            found[there[0] if there else beside] = MODULES
-    return found
+            files[there[0] if there else beside] = MODULES
+    return files
 
 
 def gather_prompts(base: ModelFolder, sources: Sequence[ModelFolder]) -> dict[str, str]:
@@ -140,7 +140,7 @@ def gather_prompts(base: ModelFolder, sources: Sequence[ModelFolder]) -> dict[st
     """
     from selfpos.tasks.task import SIDES
 
-    known, gathered = prompts_of(base), dict[str, str]()
+    base_prompts, gathered = prompts_of(base), dict[str, str]()
     prompts = {source.path: prompts_of(source) for source in sources}
     asking = {source.path for source in sources if _asks(source)}
     for side in SIDES:
@@ -150,7 +150,7 @@ def gather_prompts(base: ModelFolder, sources: Sequence[ModelFolder]) -> dict[st
                 prompts[path].pop(side, None)
     for path, named in prompts.items():
         for name, text in named.items():
-            if not known.get(name) and gathered.setdefault(name, text) != text:
+            if not base_prompts.get(name) and gathered.setdefault(name, text) != text:
                 raise SelfposError(
                     f"{path} has the prompt {text!r} under '{name}', where another model has "
                     f"{gathered[name]!r}: the merged model can have one; train both with the same prompt, or "

@@ -27,9 +27,9 @@ FOUND = ("coefficients", "truncation")
 def provenance(plan: Plan, coefficients: Coefficients | None) -> dict[str, Any]:
     """The manifest of the output. It holds no time, so that equal merges give equal bytes."""
     base_hash, *source_hashes = plan.hashes
-    given = plan.options.params or {}
+    chosen = plan.options.params or {}
     recorded = plan.options.recorded()
-    parameters = [parameter for parameter in plan.method.parameters if parameter.name not in given]
+    parameters = [parameter for parameter in plan.method.parameters if parameter.name not in chosen]
     sources = [
         {"name": vector.name, **_path(vector.source), "hash": digest}
         for vector, digest in zip(plan.vectors, source_hashes, strict=True)
@@ -125,14 +125,17 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
         rows.append((parameter.name, _over_tensors([values[parameter.name] for values in params])))
     for name in plan.method.probe:
         rows.append(("data", f"{name} of each vector on its task's probe records, gathered before"))
-    taken = len(plan.dtypes) - len(plan.keys)
+    taken_whole = len(plan.dtypes) - len(plan.keys)
     tied = f" ({len(plan.tied)} stored twice)" if plan.tied else ""
     passes = f"{plan.passes} pass{'es' if plan.passes > 1 else ''}"
     files = f"{len(plan.files)} weight file{'s' if len(plan.files) > 1 else ''}"
     threads = f"{plan.threads} thread{'s' if plan.threads > 1 else ''}"
     budget = plan.options.budget
     rows += [
-        ("tensors", f"{len(plan.keys)} merged{tied}" + (f", {taken} taken whole" if taken else "")),
+        (
+            "tensors",
+            f"{len(plan.keys)} merged{tied}" + (f", {taken_whole} taken whole" if taken_whole else ""),
+        ),
         ("read", f"{_megabytes(plan.bytes_read)} in {passes}"),
         ("write", f"{_megabytes(plan.bytes_written)} as {TORCH[plan.main_dtype]} in {files}"),
         ("memory", f"about {_megabytes(plan.memory)} beyond the runtime; the budget is {_megabytes(budget)}"),

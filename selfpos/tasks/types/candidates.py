@@ -38,10 +38,10 @@ class CandidatePairs(Reranking):
     model_class = "CrossEncoder"
 
     def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
-        found = [] if columns else self.forms_of(dataset.column_names)
-        if found and _is_graded(labels.values_of(dataset, found[2])):
-            dataset = _by_question(dataset, *found)
-        elif found:
+        columns_of_form = [] if columns else self.forms_of(dataset.column_names)
+        if columns_of_form and _is_graded(labels.values_of(dataset, columns_of_form[2])):
+            dataset = _by_question(dataset, *columns_of_form)
+        elif columns_of_form:
             return super().canonical(dataset)
         sources = self.find_columns(dataset.column_names, columns)
         if GRADES not in sources:
@@ -50,9 +50,9 @@ class CandidatePairs(Reranking):
 
     def forms_of(self, present: Sequence[str]) -> list[str]:
         """Question, candidate and label, or else score, of a set with one candidate a record."""
-        found = super().forms_of(present)
-        if found or GRADES not in present:
-            return found
+        columns_of_form = super().forms_of(present)
+        if columns_of_form or GRADES not in present:
+            return columns_of_form
         renamed = super().forms_of(["label", *(name for name in present if name != GRADES)])
         return [*renamed[:2], GRADES] if renamed else []
 

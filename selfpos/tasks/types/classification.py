@@ -43,13 +43,13 @@ class Classification(TaskType):
     mteb_type = "Classification"
 
     def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
-        found = super().canonical(unnested(dataset, self, columns), columns)
+        records = super().canonical(unnested(dataset, self, columns), columns)
         # names, for the numbers of one data set may mean other classes than those of the next
-        named = values_of(found, "label")
+        named = values_of(records, "label")
         rows = [row for row, label in enumerate(named) if label is not None and label == label]  # nor NaN
-        if len(rows) == len(found) and not hasattr(found.features["label"], "names"):
-            return found
-        kept = found.select(rows).select_columns(["text"])
+        if len(rows) == len(records) and not hasattr(records.features["label"], "names"):
+            return records
+        kept = records.select(rows).select_columns(["text"])
         return kept.add_column("label", [named[row] for row in rows])
 
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:

@@ -125,17 +125,17 @@ def _numbered(names: Iterable[str]) -> list[str]:
 def _right_pairs(dataset: Dataset) -> Dataset:
     """The records with a label of right pairs, without the label."""
     try:
-        found = labels.right_or_wrong(labels.values_of(dataset, "label"), "label")
+        answers = labels.right_or_wrong(labels.values_of(dataset, "label"), "label")
     except SelfposError as error:
         raise SelfposError(f"{error}; {OTHERWISE}") from None
-    return _marked(dataset, found, "label").remove_columns("label")
+    return _marked(dataset, answers, "label").remove_columns("label")
 
 
-def _marked(dataset: Dataset, found: Sequence[Any], column: str) -> Dataset:
-    """The records for which `column` says 1 in `found`."""
-    right = [row for row, label in enumerate(found) if label == 1]
+def _marked(dataset: Dataset, marks: Sequence[Any], column: str) -> Dataset:
+    """The records for which `column` says 1 in `marks`."""
+    right = [row for row, label in enumerate(marks) if label == 1]
     if not right:
-        raise SelfposError(f"column '{column}' marks none of {len(found)} pairs as right; {OTHERWISE}")
+        raise SelfposError(f"column '{column}' marks none of {len(marks)} pairs as right; {OTHERWISE}")
     return dataset.select(right)
 
 
@@ -170,13 +170,13 @@ def _borrowed(
     """`negatives` with one of another record wherever a record has none: never its own anchor or positive."""
     pool = [text for text in negatives if text is not None]
     filled: list[str | None] = []
-    for negative, *own in zip(negatives, anchors, positives, strict=True):
+    for negative, *own_texts in zip(negatives, anchors, positives, strict=True):
         tries = 0
-        while negative is None or (tries and negative in own):
+        while negative is None or (tries and negative in own_texts):
             negative, tries = draw.choice(pool), tries + 1
             if tries == 100:
                 raise SelfposError(
-                    f"the record with the positive {str(own[1])[:60]!r} has no negative, and those of "
+                    f"the record with the positive {str(own_texts[1])[:60]!r} has no negative, and those of "
                     "other records are its own texts; give each record a negative, or none"
                 )
         filled.append(negative)
@@ -258,24 +258,24 @@ class Reranking(TaskType):
     def canonical(self, dataset: Dataset, columns: Mapping[str, str] | None = None) -> Dataset:
         if not columns and (judged := self.forms_of(dataset.column_names)):
             dataset = _by_question(dataset, *judged)
-        found = super().canonical(dataset, columns)
-        sides = zip(found["positive"], found["negative"], strict=True)
-        both = [row for row, pair in enumerate(sides) if not any(map(_lacks_text, pair))]
-        if not both:
+        records = super().canonical(dataset, columns)
+        sides = zip(records["positive"], records["negative"], strict=True)
+        complete = [row for row, pair in enumerate(sides) if not any(map(_lacks_text, pair))]
+        if not complete:
             raise SelfposError(
-                f"none of the {len(found)} records of the reranking set has both a positive and a negative"
+                f"none of the {len(records)} records of the reranking set has both a positive and a negative"
             )
-        return found.select(both) if len(both) < len(found) else found
+        return records.select(complete) if len(complete) < len(records) else records
 
     def forms_of(self, present: Sequence[str]) -> list[str]:
         """Question, candidate and label of a set with one candidate a record."""
         if any(name in present for name in self.columns["negative"]):
             return []
-        found = [
+        columns_of_form = [
             next((name for name in names if name in present), None)
             for names in (self.columns["query"], CANDIDATES, LABELS)
         ]
-        return [] if None in found else [name for name in found if name]
+        return [] if None in columns_of_form else [name for name in columns_of_form if name]
 
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
         from datasets import Dataset as Records
@@ -310,8 +310,8 @@ def _by_question(dataset: Dataset, question: str, candidate: str, label: str) ->
 
     dataset = forms.labelled(dataset, label)
     sides = gathered(zip(dataset[question], dataset[candidate], dataset[label], strict=True))
-    both = {query: side for query, side in sides.items() if all(side)}
-    if not both:
+    answerable = {query: side for query, side in sides.items() if all(side)}
+    if not answerable:
         raise SelfposError(f"none of {len(sides)} questions has both a right and a wrong candidate")
-    wrong, right = ([side[number] for side in both.values()] for number in (0, 1))
-    return Records.from_dict({"query": list(both), "positive": right, "negative": wrong})
+    wrong, right = ([side[number] for side in answerable.values()] for number in (0, 1))
+    return Records.from_dict({"query": list(answerable), "positive": right, "negative": wrong})
