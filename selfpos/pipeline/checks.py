@@ -112,20 +112,31 @@ def check_trainings(recipe: Recipe, data: dict[str, TaskData]) -> None:
 
 
 def check_prompts(recipe: Recipe, base: Path, data: dict[str, TaskData]) -> None:
-    """Refuse tasks whose prompts replace some of the base's, since a merge would refuse their specialists."""
+    """Refuse tasks whose prompts replace some of the base's or of one another, since a merge would refuse
+    their specialists.
+    """
     from selfpos.storage.model_folder import open_model
-    from selfpos.tasks.task import kept_prompts
+    from selfpos.tasks.task import SIDES, kept_prompts
     from selfpos.vectors.check import prompts_of
 
     known = prompts_of(open_model(base))
+    first: dict[str, tuple[str, str]] = {}
+    alone = any(merge.vectors != "bagging" for merge in recipe.merges.values())
     for task in recipe.tasks if recipe.merges else ():
         kept = kept_prompts({task: (data[task].type, data[task].source.prompts)})
-        for name in kept.keys() & known.keys():
-            if kept[name] != known[name]:
+        for name, text in kept.items():
+            if known.get(name, text) != text:
                 raise SelfposError(
-                    f"recipe {recipe.name}: the prompt '{name}' of task {task} is {kept[name]!r}, the base's "
+                    f"recipe {recipe.name}: the prompt '{name}' of task {task} is {text!r}, the base's "
                     f"is {known[name]!r}, and a merge keeps the base's: give the task that prompt, or take a "
                     f"copy of the base with yours in its {PROMPTS_CONFIG}"
+                )
+            other, words = first.setdefault(name, (task, text))
+            if alone and words != text and name not in SIDES:
+                raise SelfposError(
+                    f"recipe {recipe.name}: tasks {other} and {task} have different prompts, {words!r} and "
+                    f"{text!r}, which both go under '{name}', and a merge keeps one: give both the same "
+                    "prompt, or write the prompts into the texts of the data"
                 )
 
 
