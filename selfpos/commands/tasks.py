@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
+from selfpos.commands.options import examples
 
-@click.command("tasks")
+
+@click.command("tasks", epilog=examples("tasks"))
 def command() -> None:
     """List the task types, what a record of each holds, and the column names that are understood."""
     from selfpos.console import table_text

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from selfpos.console import log, quiet_libraries
 from selfpos.errors import SelfposError, unknown
+from selfpos.extras import need_extra
 from selfpos.recipe import LEARNED, MergeSettings, Recipe, RetainSettings
 from selfpos.recipe.merging import RETAIN
 from selfpos.storage.file_kinds import PROMPTS_CONFIG
@@ -18,16 +19,23 @@ if TYPE_CHECKING:
     from selfpos.tasks import TaskType
 
 
+def check_installed(recipe: Recipe) -> None:
+    """Raise SelfposError where a tracker or a search of the recipe needs a package that is not installed."""
+    from selfpos.training.outside import check_trackers
+
+    check_trackers(recipe.training.report_to)
+    if any(merge.search is not None and merge.search.search == "cma-es" for merge in recipe.merges.values()):
+        need_extra("search", "search cma-es")
+
+
 def checked_base(recipe: Recipe, base: Path) -> list[str]:
     """The tensors of the base, of which the recipe's merges and searches refuse nothing."""
     from selfpos.merging.plan import check_base
     from selfpos.operations import check_searches
     from selfpos.storage.model_class import RERANKER, check_embeds, class_of
     from selfpos.training.models import check_trainable
-    from selfpos.training.outside import check_trackers
 
     check_embeds(base, RERANKER)
-    check_trackers(recipe.training.report_to)
     check_trainable(base, recipe.training.max_length, class_of(base))
     opened = check_base(base, allow_code=not recipe.merges)
     if any(needs_probe(merge) for merge in recipe.merges.values()):
