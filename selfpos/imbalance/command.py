@@ -136,7 +136,9 @@ def compare() -> None:
 
 
 def _gone() -> None:
-    raise SelfposError("this comparison was removed in 0.2; docs/imbalance.md says what it had measured")
+    raise SelfposError(
+        "this comparison was removed in 0.2; docs/imbalance-report.md says what it had measured"
+    )
 
 
 ANY_WORDS = {"ignore_unknown_options": True, "allow_extra_args": True}
