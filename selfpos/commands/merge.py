@@ -83,7 +83,7 @@ DEFAULT_BASE = "all-MiniLM-L6-v2"
 @click.option(
     "--probe",
     type=PATH,
-    help="Probe set folder, for methods that use data [default: what finetune held out].",
+    help="Probe set, a file or folder, for methods that use data [default: what finetune held out].",
 )
 @click.option(
     "--texts",
