@@ -5,6 +5,7 @@ results.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import warnings
@@ -104,7 +105,10 @@ def progress(title: str, total: float | None, *, unit: str = "step") -> Iterator
         TextColumn("[cyan]{task.fields[numbers]}"),
     ]
     with Progress(*columns, console=screen(), refresh_per_second=4) as bars:
-        yield Bar(bars, bars.add_task(title, total=total, numbers=""))
+        task = bars.add_task(title, total=total, numbers="")
+        yield Bar(bars, task)
+        if total is not None and math.isclose(bars.tasks[0].completed, total, rel_tol=1e-6):
+            bars.update(task, completed=total)  # shares of bytes add up to a little less
 
 
 def table_text(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> str:

@@ -49,13 +49,35 @@ def test_help_imports_nothing_heavy(verb: str) -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_the_examples_of_a_verb_are_command_lines_of_it(verb: str) -> None:
+def test_the_help_of_a_verb_fits_a_terminal_and_ends_with_command_lines_of_it(
+    verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    group = click.Context(cli.selfpos)
+    command = cli.selfpos.get_command(group, verb)
+    assert command is not None
+    shown = command.get_help(click.Context(command, group, f"selfpos {verb}"))
+    assert max(map(len, shown.splitlines())) <= 80
+    examples = shown.partition("Examples:")[2].replace(" \\\n", " ")
+    lines = [shlex.split(line) for line in examples.splitlines() if line.strip()]
+    assert len(lines) >= (1 if verb == "tasks" else 2)
+    for start, name, *words in lines:
+        assert (start, name) == ("selfpos", verb)
+        called = command
+        while isinstance(called, click.Group):
+            called = called.commands[words.pop(0)]
+        called.make_context(verb, words)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_groups_of_a_help_name_options_of_the_verb(verb: str) -> None:
     command = cli.selfpos.get_command(click.Context(cli.selfpos), verb)
     assert command is not None
-    lines = [line for line in (command.epilog or "").splitlines() if line.startswith(f"  selfpos {verb} ")]
-    assert len(lines) >= 2 or verb in ("tasks", "imbalance", "methods", "quickstart")
-    for line in lines:
-        command.make_context(verb, shlex.split(line)[2:])
+    options = {name for parameter in command.params for name in parameter.opts}
+    grouped = [name for names in getattr(command, "groups", {}).values() for name in names]
+    assert set(grouped) <= options
+    assert len(grouped) == len(set(grouped))
+    assert grouped or len(options) <= 12
 
 
 def test_unknown_verb_names_the_nearest(selfpos: CommandLine) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from selfpos.version import __version__
 from tests.helpers.command import ROOT
 
 wheels = pytest.importorskip(
@@ -61,6 +62,14 @@ def test_the_source_archive_holds_what_builds_the_same_bytes_again(tmp_path: Pat
     for builder in (wheels.WheelBuilder, sdists.SdistBuilder):
         from_archive = built(builder, tmp_path / "again", unpacked)
         assert from_archive.read_bytes() == built(builder, tmp_path / "direct").read_bytes()
+
+
+def test_the_version_is_the_newest_of_the_changelog() -> None:
+    title = re.search(r"^## (\S+)(.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert title is not None
+    release, _, stage = __version__.partition(".dev")
+    assert release.removesuffix(".0") == title[1].removesuffix(".0")
+    assert bool(stage) == ("unreleased" in title[2])
 
 
 def test_the_published_page_has_no_relative_link(tmp_path: Path) -> None:

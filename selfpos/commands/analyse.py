@@ -7,12 +7,14 @@ from typing import Any
 
 import click
 
-from selfpos.commands.options import PATH, examples, given, options_of
+from selfpos.commands.options import PATH, Verb, examples, given, options_of
 from selfpos.recipe.recipe import AnalysisSettings
 
 
 @click.command(
-    "analyse", epilog=examples("analyse checkpoints/quickstart", "analyse english --out analysis.json")
+    "analyse",
+    cls=Verb,
+    epilog=examples("analyse checkpoints/quickstart", "analyse english --out english-analysis"),
 )
 @click.argument("target", type=PATH)
 @click.option(

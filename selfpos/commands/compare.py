@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
-from selfpos.commands.options import PATH, examples
+from selfpos.commands.options import PATH, Verb, examples
 
 
 @click.command(
     "compare",
+    cls=Verb,
     epilog=examples(
         "compare merged BAAI/bge-m3 --baseline BAAI/bge-m3", "compare checkpoints/quickstart --out table.md"
     ),

@@ -59,6 +59,11 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.command(
     "eval-mteb",
     cls=ManyValues,
+    groups={
+        "Which tasks": ("--tasks", "--benchmark", "--task-types", "--languages", "--subsets", "--data-dir"),
+        "Where results go": ("--out", "--name", "--cache", "--no-cache"),
+        "Ray": ("--ray", "--ray-cpus", "--ray-gpus"),
+    },
     epilog=examples(
         "eval-mteb merged --tasks STSBenchmark Banking77Classification",
         'eval-mteb merged BAAI/bge-m3 --benchmark "MTEB(eng, v2)" --task-types STS',
@@ -131,6 +136,7 @@ def command(
     """
     from selfpos.console import quiet_process, table_text
     from selfpos.errors import OperationError, SelfposError
+    from selfpos.extras import need_extra
     from selfpos.storage.locate import locate_model
 
     if cache is not None and no_cache:
@@ -138,6 +144,8 @@ def command(
     if name is not None and len(models) > 1:
         raise SelfposError("--name is the name of one model; score several without it")
     quiet_process()
+    if ray is not None:
+        need_extra("ray", "--ray")
     folders = {model: locate_model(without_pickles(model, allow_pickle)) for model in models}
     selection["names"] = split_names(tasks)
     out = out or Path("checkpoints") / "scores"
@@ -181,10 +189,8 @@ def _scores(
 
     score: Callable[..., dict[str, TaskScore]] = evaluate
     if "address" in options:
-        from selfpos.jobs.ray import check_ray
         from selfpos.pipeline.scores_on_ray import evaluate_on_ray
 
-        check_ray()
         score = partial(evaluate_on_ray, selection=selection)
     tasks = select_tasks(**selection)
     for folder in folders.values():

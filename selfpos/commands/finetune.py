@@ -11,6 +11,7 @@ import click
 from selfpos.commands.options import (
     ALLOW_PICKLE,
     PATH,
+    Verb,
     examples,
     given,
     named_values,
@@ -27,6 +28,19 @@ SIDES = {"query": "query", **dict.fromkeys(("document", "passage", "corpus"), "d
 
 @click.command(
     "finetune",
+    cls=Verb,
+    groups={
+        "Data": (
+            *("--data", "--split", "--limit", "--streaming", "--weight", "--column", "--drop-duplicates"),
+            *("--prompt", "--mine"),
+        ),
+        "Training": (
+            *("--steps", "--epochs", "--batch-size", "--learning-rate", "--temperature", "--max-length"),
+            *("--sts-loss", "--matryoshka", "--lora", "--batching", "--seed", "--report-to"),
+        ),
+        "Memory and device": ("--cached", "--gradient-checkpointing", "--precision", "--device"),
+        "Records held out": ("--probe", "--validate", "--validate-every", "--patience"),
+    },
     epilog=examples(
         "finetune --task classification --data tickets.csv --out specialists/tickets",
         "finetune --task reranking --data wikiqa.csv --base cross-encoder/ms-marco-MiniLM-L6-v2 --out ranker",
@@ -118,6 +132,7 @@ def command(
     from selfpos.operations import check_finetune, finetune
     from selfpos.recipe import validate as checked
     from selfpos.tasks import get_task
+    from selfpos.training.outside import check_trackers
 
     quiet_process()
     source = {
@@ -140,6 +155,7 @@ def command(
     elif measuring:
         raise SelfposError("--validate-every and --patience need --validate SHARE or --validate SPLIT")
     training = checked(TrainingSettings, settings, "selfpos finetune")
+    check_trackers(training.report_to)
     records = checked(TaskSource, source, "selfpos finetune")
     base = without_pickles(base, allow_pickle)
     options = {"model_type": model_type, "probe": probe, "seed": seed}

@@ -18,11 +18,14 @@ from selfpos.commands.options import (
     given,
     named_values,
     options_of,
+    parse_params,
     say,
     show_rows,
     without_pickles,
+    yaml_value,
 )
 from selfpos.errors import SelfposError, unknown
+from selfpos.extras import need_extra
 from selfpos.recipe.merging import MergeOptions
 
 if TYPE_CHECKING:
@@ -37,6 +40,17 @@ DEFAULT_BASE = "all-MiniLM-L6-v2"
 @click.command(
     "merge",
     cls=ManyValues,
+    groups={
+        "What the method does": (
+            *("--weights", "--param", "--seed", "--coefficients", "--sweep", "--adapter", "--rank"),
+            *("--take-from", "--pooling"),
+        ),
+        "Methods that use data": ("--probe", "--texts", "--steps", "--statistics"),
+        "Files and device": (
+            *("--dtype", "--shard-size", "--memory", "--threads", "--device", "--allow-code"),
+            "--allow-pickle",
+        ),
+    },
     epilog=examples(
         "merge --vectors legal medical --method ties --out merged",
         "merge --vectors specialists/tickets specialists/pairs --method self-positioning --out merged",
@@ -69,7 +83,7 @@ DEFAULT_BASE = "all-MiniLM-L6-v2"
 @click.option(
     "--probe",
     type=PATH,
-    help="Probe set folder, for methods that use data [default: what finetune held out].",
+    help="Probe set, a file or folder, for methods that use data [default: what finetune held out].",
 )
 @click.option(
     "--texts",
@@ -137,7 +151,7 @@ def command(
         recipes = recipes_of(recipe, {"--base": base, "--vectors": vectors, **says_what})
     if out is None:
         raise SelfposError("say where the merged model goes: --out FOLDER")
-    searches, gathers = _uses_data(method)
+    searches, gathers = _uses_data(method, params)
     _check_data_options(method, searches, gathers, data)
     vectors = tuple(without_pickles(vector, allow_pickle) for vector in vectors)
     arguments = (without_pickles(base or DEFAULT_BASE, allow_pickle), vectors, out)
@@ -152,24 +166,29 @@ def command(
         merge_recipes(recipes, out, options, dry_run, allow_pickle)
     elif searches:
         _refuse({"--weights": weights, **take_from}, f"--method {method}")
-        settings = _search_settings(method, steps, _parse(params))
+        settings = _search_settings(method, steps, parse_params(params))
         _search(method, *arguments, settings, probe, texts, options, dry_run)
     else:
-        values = [_value(weight) for weight in weights]
+        values = [yaml_value(weight) for weight in weights]
         options["weights"] = values if len(values) > 1 else next(iter(values), None)
-        options["params"] = _parse(params)
+        options["params"] = parse_params(params)
         options |= _data(probe, statistics) if gathers else {}
         words = (*arguments[:2], method, out)
         _carry_out(operations.merge, operations.plan_merge, words, options, dry_run)
 
 
-def _uses_data(method: str | None) -> tuple[bool, bool]:
-    """Whether the method searches for coefficients, and whether it gathers statistics of data."""
+def _uses_data(method: str | None, params: tuple[str, ...]) -> tuple[bool, bool]:
+    """Whether the method searches for coefficients, and whether it gathers statistics of data.
+
+    Raises SelfposError where there is no such method, or where it needs a package that is not installed.
+    """
     from selfpos.merging import METHODS
     from selfpos.recipe import LEARNED
 
     if method is not None and method not in [*METHODS, *LEARNED]:
         raise unknown("merging method", method, [*METHODS, *LEARNED])
+    if method in LEARNED and "cma-es" in (method, parse_params(params).get("search")):
+        need_extra("search", "search cma-es")
     return method in LEARNED, method in METHODS and bool(METHODS[method].probe)
 
 
@@ -355,35 +374,3 @@ def _draw(position: Position, trajectory: Path, out: Path) -> None:
     figure = coefficient_path(position.names, steps, position.coefficients, position.step)
     if figure is not None:
         save(figure, out)
-
-
-def _value(text: str) -> Any:
-    """A word of the command line as a number, ramp, rules or word: as YAML reads it."""
-    from selfpos.storage.documents import parse_yaml
-
-    if text.startswith("*"):  # a pattern, where YAML would look for an anchor
-        return text
-    try:
-        return parse_yaml(text)
-    except ValueError as error:
-        raise SelfposError(
-            f"cannot read the value '{text[:80]}' ({error}); rules are written like "
-            "'{layers.0-5: 0.3, default: 1}'"
-        ) from None
-
-
-def _parse(params: tuple[str, ...]) -> dict[str, Any]:
-    parsed = {}
-    for param in params:
-        name, equals, value = param.partition("=")
-        if not equals:
-            raise SelfposError(f"--param takes NAME=VALUE, found '{param}'")
-        name = name.replace("-", "_")
-        if not value.strip():
-            raise SelfposError(f"--param {name}= has no value; write {name}=VALUE, or leave it out")
-        if name in parsed:
-            raise SelfposError(f"--param gives {name} twice; keep one of them")
-        parsed[name] = _value(value)
-        if parsed[name] is None:
-            raise SelfposError(f"--param {name}={value} is YAML's word for no value; leave it out")
-    return parsed

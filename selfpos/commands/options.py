@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -32,7 +33,29 @@ MANY = {
 }
 
 
-class ManyValues(click.Command):
+class Verb(click.Command):
+    """A verb whose help shows options in groups: `groups` maps a title to the options below it; those that
+    it does not name come first.
+    """
+
+    def __init__(self, *args: Any, groups: Mapping[str, Sequence[str]] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.groups = groups or {}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        titles = {option: title for title, options in self.groups.items() for option in options}
+        sections: dict[str, list[tuple[str, str]]] = {"Options": [], **{title: [] for title in self.groups}}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                shown = record[0].replace(" RANGE", "")  # the limits stand behind the text
+                sections[titles.get(parameter.opts[0], "Options")].append((shown, record[1]))
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+class ManyValues(Verb):
     """Lets `--vectors A B C` take all words up to the next option, as `--vectors A --vectors B` does."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -62,9 +85,22 @@ class ManyValues(click.Command):
 
 
 def examples(*lines: str, before: str = "") -> str:
-    """The end of a verb's help: `before`, then the command lines as they are."""
-    shown = "\n".join(["\b", "Examples:", *(f"  selfpos {line}" for line in lines)])
+    """The end of a verb's help: `before`, then the command lines, broken before an option where they are
+    wider than 80 columns.
+    """
+    shown = "\n".join(["\b", "Examples:", *(f"  {_broken(f'selfpos {line}')}" for line in lines)])
     return f"{before}\n\n{shown}" if before else shown
+
+
+def _broken(line: str) -> str:
+    rows = [""]
+    for part in re.split(r" (?=--)", line):
+        if rows[-1] and len(rows[-1]) + len(part) > 74:
+            rows[-1] += " \\"
+            rows.append(f"      {part}")
+        else:
+            rows[-1] = f"{rows[-1]} {part}".lstrip() if len(rows) == 1 else f"{rows[-1]} {part}"
+    return "\n".join(rows)
 
 
 def without_pickles(model: str, allowed: bool) -> str:
@@ -187,3 +223,36 @@ def show_rows(rows: Sequence[tuple[str, str]]) -> None:
     """Print labels and texts, as a plan is shown."""
     for label, text in rows:
         click.echo(f"{label:<14}{text}")
+
+
+def yaml_value(text: str) -> Any:
+    """A word of the command line as a number, ramp, rules or word: as YAML reads it."""
+    from selfpos.storage.documents import parse_yaml
+
+    if text.startswith("*"):  # a pattern, where YAML would look for an anchor
+        return text
+    try:
+        return parse_yaml(text)
+    except ValueError as error:
+        raise SelfposError(
+            f"cannot read the value '{text[:80]}' ({error}); rules are written like "
+            "'{layers.0-5: 0.3, default: 1}'"
+        ) from None
+
+
+def parse_params(params: tuple[str, ...]) -> dict[str, Any]:
+    """The values of `--param NAME=VALUE`, by name."""
+    parsed: dict[str, Any] = {}
+    for param in params:
+        name, equals, value = param.partition("=")
+        if not equals:
+            raise SelfposError(f"--param takes NAME=VALUE, found '{param}'")
+        name = name.replace("-", "_")
+        if not value.strip():
+            raise SelfposError(f"--param {name}= has no value; write {name}=VALUE, or leave it out")
+        if name in parsed:
+            raise SelfposError(f"--param gives {name} twice; keep one of them")
+        parsed[name] = yaml_value(value)
+        if parsed[name] is None:
+            raise SelfposError(f"--param {name}={value} is YAML's word for no value; leave it out")
+    return parsed

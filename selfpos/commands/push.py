@@ -7,11 +7,17 @@ from typing import Any
 
 import click
 
-from selfpos.commands.options import PATH, examples
+from selfpos.commands.options import PATH, Verb, examples
 
 
 @click.command(
     "push",
+    cls=Verb,
+    groups={
+        "Repository": ("--private", "--branch", "--pr", "--replace", "--message"),
+        "Card": ("--license", "--results", "--overlap", "--keep-card"),
+        "Parents": ("--collection", "--probe", "--probe-license"),
+    },
     epilog=examples(
         "push merged USER/NAME --results scores --dry-run", "push merged USER/NAME --results scores --public"
     ),

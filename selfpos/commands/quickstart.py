@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from selfpos.commands.options import PATH
+from selfpos.commands.options import PATH, examples
 
 
-@click.command("quickstart")
+@click.command("quickstart", epilog=examples("quickstart", "quickstart --out runs/quickstart"))
 @click.option("--out", type=PATH, help="Folder of the run [default: checkpoints/quickstart].")
 def command(out: Path | None) -> None:
     """Train, merge, score and compare on real weights and the documentation on this machine: minutes on two

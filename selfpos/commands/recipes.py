@@ -9,7 +9,7 @@ import click
 from selfpos.commands.options import examples
 
 
-@click.command("recipes", epilog=examples("recipes show retain", "recipes show quickstart"))
+@click.command("recipes", epilog=examples("recipes", "recipes show own-data"))
 @click.argument("words", nargs=-1, metavar="[show NAME]")
 def command(words: tuple[str, ...]) -> None:
     """List the recipes that come with selfpos, for `selfpos run NAME`; with `show NAME`, print one."""

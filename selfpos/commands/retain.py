@@ -24,6 +24,11 @@ from selfpos.recipe.retain import RetainSettings
 @click.command(
     "retain",
     cls=ManyValues,
+    groups={
+        "What is measured": ("--domain", "--general", "--data-dir", "--index", "--max-length", "--seed"),
+        "Which point is taken": ("--promise", "--keep", "--alpha", "--space"),
+        "Files and device": ("--dtype", "--memory", "--device", "--allow-pickle"),
+    },
     epilog=examples(
         "retain all-MiniLM-L6-v2 my-fine-tune --domain my-documents/ --out merged",
         "retain BAAI/bge-m3 run-1 run-2 --domain pairs.jsonl --keep 0.95 --out merged",

@@ -49,23 +49,29 @@ def carry_out(
     """Carry out a recipe, and print its scores and where the report is; with `dry_run`, its jobs only."""
     from selfpos.console import quiet_process, screen
     from selfpos.errors import keeping
+    from selfpos.extras import need_extra
+    from selfpos.pipeline.checks import check_installed
     from selfpos.recipe import load_recipe
-    from selfpos.report.results import score_table
+    from selfpos.storage.locate import locate_model
 
     quiet_process()
+    if ray is not None:
+        need_extra("ray", "--ray")
     plan = load_recipe(recipe)
+    check_installed(plan)
+    locate_model(plan.base)  # before torch and mteb are imported, which takes seconds
     folder = out or Path("checkpoints") / plan.name
     screen().print(
         f"[bold]{plan.name}[/bold]: {len(plan.tasks)} tasks, {len(plan.merges)} merges, into {folder}"
     )
     from selfpos.jobs.job import Executor, execute
     from selfpos.pipeline.run import plan_run, run_recipe
+    from selfpos.report.results import score_table
 
     executor: Executor = execute
     if ray is not None:
-        from selfpos.jobs.ray import check_ray, execute_on_ray
+        from selfpos.jobs.ray import execute_on_ray
 
-        check_ray()
         executor = partial(execute_on_ray, address=ray)
     if dry_run:
         planned = plan_run(plan, folder, data_root=data_root)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
+
 import click
 
+from selfpos.commands.options import examples
 
-@click.command("tasks")
+
+@click.command("tasks", epilog=examples("tasks"))
 def command() -> None:
     """List the task types, what a record of each holds, and the column names that are understood."""
-    from selfpos.console import table_text
     from selfpos.tasks import TASKS
 
-    rows = []
+    formatter = click.HelpFormatter(width=min(shutil.get_terminal_size().columns, 110))
     for name, kind in TASKS.items():
-        columns = [f"{column}: {', '.join(aliases)}" for column, aliases in kind.columns.items()]
-        rows.append([name, "\n".join(columns), kind.summary])
-    click.echo(table_text(["type", "columns (accepted names)", "what it is"], rows))
+        with formatter.section(name):
+            formatter.write_text(f"{kind.summary[:1].upper()}{kind.summary[1:]}.")
+            formatter.write_dl([(column, ", ".join(aliases)) for column, aliases in kind.columns.items()])
+    formatter.write_paragraph()
+    formatter.write_text(
+        "Left the columns of a task, right the names by which they are found in any case; "
+        "`--column OURS=THEIRS` names another."
+    )
+    click.echo(formatter.getvalue().strip("\n"))

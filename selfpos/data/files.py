@@ -313,7 +313,7 @@ def _csv(file: Path, stream: IO[str]) -> Iterator[dict[str, Any]]:
         )
         head = QUOTED.sub("", next((line for line in lines if line.strip()), ""))
     # a spreadsheet may write another than the comma
-    separator = "," if "," in head else max(";\t", key=head.count)
+    separator = "," if "," in head else max(",;\t", key=head.count)
     _refuse_columns(file, head.count(separator) + 1)
     spaced = f"{separator} " in head
     csv.field_size_limit(MOST_LINE)  # of the process; Python's own is shorter than a long text

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from selfpos.commands.options import examples
 from selfpos.console import table_text
 from selfpos.errors import SelfposError
 
@@ -43,7 +44,13 @@ DATA = click.option("--data", help="Folder of images or texts (or hub:NAME) in p
 DEVICE = defaulted("--device", default="auto", help="cpu, cuda, …; auto takes a GPU where there is one.")
 
 
-@click.group("imbalance")
+@click.group(
+    "imbalance",
+    epilog=examples(
+        "imbalance run mnist-small --workers 2",
+        "imbalance report checkpoints/imbalance-mnist-small/results.parquet",
+    ),
+)
 def command() -> None:
     """Class imbalance in convolutional networks, reproduced, extended and carried over to text."""
 
@@ -55,14 +62,19 @@ def command() -> None:
 @DEVICE
 @defaulted("--workers", type=click.IntRange(1), default=1, help="Processes on a CPU: one per core.")
 def run(recipe: Path, out: Path | None, data: str | None, device: str, workers: int) -> None:
-    """Train the networks of RECIPE whose results are missing."""
+    """Train the networks of RECIPE whose results are missing.
+
+    RECIPE is a file, or the name of one that comes with selfpos, as mnist-small.
+    """
     from selfpos.imbalance.study.data import read_images
-    from selfpos.imbalance.study.grid import pick_device, run_grid
+    from selfpos.imbalance.study.grid import pick_device, plan, run_grid
     from selfpos.imbalance.study.recipe import load_imbalance_recipe
+    from selfpos.imbalance.study.unit import check_packages
 
     study = load_imbalance_recipe(recipe)
     if study.encoder is not None:
         raise SelfposError(f"recipe {study.name} is about texts; run `selfpos imbalance compare text`")
+    check_packages(plan(study))
     out = out or Path("checkpoints") / study.name / "results.parquet"
     target = pick_device(device)
     images = read_images(data or study.data, preprocessing=study.preprocessing)
@@ -124,7 +136,9 @@ def compare() -> None:
 
 
 def _gone() -> None:
-    raise SelfposError("this comparison was removed in 0.2; docs/imbalance.md says what it had measured")
+    raise SelfposError(
+        "this comparison was removed in 0.2; docs/imbalance-report.md says what it had measured"
+    )
 
 
 ANY_WORDS = {"ignore_unknown_options": True, "allow_extra_args": True}
@@ -141,14 +155,19 @@ for removed in ("experts", "path", "norms"):
 @DATA
 @DEVICE
 def text(recipe: Path, against: Path | None, out: Path | None, data: str | None, device: str) -> None:
-    """The grid on labelled texts: does the order of the methods carry over?"""
-    from selfpos.imbalance.study.grid import pick_device, run_grid
+    """The grid on labelled texts: does the order of the methods carry over?
+
+    RECIPE is a file, or the name of one that comes with selfpos, as clinc150-heads.
+    """
+    from selfpos.imbalance.study.grid import pick_device, plan, run_grid
     from selfpos.imbalance.study.recipe import load_imbalance_recipe
+    from selfpos.imbalance.study.unit import check_packages
     from selfpos.imbalance.text import outcome, read_texts
 
     study = load_imbalance_recipe(recipe)
     if study.encoder is None:
         raise SelfposError(f"recipe {recipe} is about images; run it with `selfpos imbalance run`")
+    check_packages(plan(study))
     file = out or Path("checkpoints") / study.name / "results.parquet"
     images = _study(against) if against else None
     target, texts = pick_device(device), read_texts(study, data or study.data)

@@ -16,6 +16,7 @@ from typing import Any
 
 from selfpos.console import log, log_to, progress, tell, warn
 from selfpos.errors import OperationError, SelfposError, first_line
+from selfpos.extras import need_extra
 from selfpos.jobs.job import Job, carry_out, finish, job_keys, unfinished
 from selfpos.storage.run_folder import RunFolder
 
@@ -23,14 +24,6 @@ ATTEMPTS = 3
 """How often a job starts before it is given up: one that takes a machine's last memory would do so again."""
 PAUSE = 2.0
 """Seconds before a job starts again, in which what is left of the lost worker ends and frees its locks."""
-
-
-def check_ray() -> None:
-    """Raise SelfposError where Ray is not installed."""
-    from importlib.util import find_spec
-
-    if find_spec("ray") is None:
-        raise SelfposError("--ray needs the package ray: pip install 'selfpos[ray]'")
 
 
 def execute_on_ray(jobs: Sequence[Job], folder: RunFolder, *, address: str) -> list[str]:
@@ -42,7 +35,7 @@ def execute_on_ray(jobs: Sequence[Job], folder: RunFolder, *, address: str) -> l
     times, from its checkpoint. Raises SelfposError as `execute` does, where there is no cluster, and what a
     job raises; OperationError where a job lost its worker too often, after which the others are stopped.
     """
-    check_ray()
+    need_extra("ray", "--ray")
     missing = unfinished(jobs, folder)
     if not missing:
         return []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from selfpos.console import log, quiet_libraries
 from selfpos.errors import SelfposError, unknown
+from selfpos.extras import need_extra
 from selfpos.recipe import LEARNED, MergeSettings, Recipe, RetainSettings
 from selfpos.recipe.merging import RETAIN
 from selfpos.storage.file_kinds import PROMPTS_CONFIG
@@ -18,16 +19,23 @@ if TYPE_CHECKING:
     from selfpos.tasks import TaskType
 
 
+def check_installed(recipe: Recipe) -> None:
+    """Raise SelfposError where a tracker or a search of the recipe needs a package that is not installed."""
+    from selfpos.training.outside import check_trackers
+
+    check_trackers(recipe.training.report_to)
+    if any(merge.search is not None and merge.search.search == "cma-es" for merge in recipe.merges.values()):
+        need_extra("search", "search cma-es")
+
+
 def checked_base(recipe: Recipe, base: Path) -> list[str]:
     """The tensors of the base, of which the recipe's merges and searches refuse nothing."""
     from selfpos.merging.plan import check_base
     from selfpos.operations import check_searches
     from selfpos.storage.model_class import RERANKER, check_embeds, class_of
     from selfpos.training.models import check_trainable
-    from selfpos.training.outside import check_trackers
 
     check_embeds(base, RERANKER)
-    check_trackers(recipe.training.report_to)
     check_trainable(base, recipe.training.max_length, class_of(base))
     opened = check_base(base, allow_code=not recipe.merges)
     if any(needs_probe(merge) for merge in recipe.merges.values()):
@@ -112,20 +120,31 @@ def check_trainings(recipe: Recipe, data: dict[str, TaskData]) -> None:
 
 
 def check_prompts(recipe: Recipe, base: Path, data: dict[str, TaskData]) -> None:
-    """Refuse tasks whose prompts replace some of the base's, since a merge would refuse their specialists."""
+    """Refuse tasks whose prompts replace some of the base's or of one another, since a merge would refuse
+    their specialists.
+    """
     from selfpos.storage.model_folder import open_model
-    from selfpos.tasks.task import kept_prompts
+    from selfpos.tasks.task import SIDES, kept_prompts
     from selfpos.vectors.check import prompts_of
 
     known = prompts_of(open_model(base))
+    first: dict[str, tuple[str, str]] = {}
+    alone = any(merge.vectors != "bagging" for merge in recipe.merges.values())
     for task in recipe.tasks if recipe.merges else ():
         kept = kept_prompts({task: (data[task].type, data[task].source.prompts)})
-        for name in kept.keys() & known.keys():
-            if kept[name] != known[name]:
+        for name, text in kept.items():
+            if known.get(name, text) != text:
                 raise SelfposError(
-                    f"recipe {recipe.name}: the prompt '{name}' of task {task} is {kept[name]!r}, the base's "
+                    f"recipe {recipe.name}: the prompt '{name}' of task {task} is {text!r}, the base's "
                     f"is {known[name]!r}, and a merge keeps the base's: give the task that prompt, or take a "
                     f"copy of the base with yours in its {PROMPTS_CONFIG}"
+                )
+            other, words = first.setdefault(name, (task, text))
+            if alone and words != text and name not in SIDES:
+                raise SelfposError(
+                    f"recipe {recipe.name}: tasks {other} and {task} have different prompts, {words!r} and "
+                    f"{text!r}, which both go under '{name}', and a merge keeps one: give both the same "
+                    "prompt, or write the prompts into the texts of the data"
                 )
 
 

@@ -14,6 +14,7 @@ from selfpos.data.tasks import TaskData, read_tasks, split_tasks
 from selfpos.errors import SelfposError
 from selfpos.jobs.job import Executor, Job, execute, locked, refuse_foreign, refuse_other, unfinished
 from selfpos.pipeline.checks import (
+    check_installed,
     check_merges,
     check_probe,
     check_prompts,
@@ -94,6 +95,7 @@ def _prepared(
     from selfpos.storage.hashing import content_hash
     from selfpos.storage.locate import locate_model
 
+    check_installed(recipe)
     base = locate_model(recipe.base)
     check_merges(recipe, checked_base(recipe, base))
     tasks = read_tasks(recipe, data_root, task_types(recipe, base))

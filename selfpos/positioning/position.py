@@ -14,6 +14,7 @@ from selfpos.console import is_first, log, quiet_libraries
 from selfpos.data.probe import ProbeTask
 from selfpos.devices import default_device
 from selfpos.errors import SelfposError, nearest
+from selfpos.extras import need_extra
 from selfpos.positioning import searches
 from selfpos.positioning.coefficients import as_weights
 from selfpos.positioning.draws import check_draws, probe_under, sharing_texts, split_probe
@@ -114,7 +115,7 @@ def check(
     for part in filter(None, (search, validation)):  # without validation the second part is empty
         check_draws(part, settings.batch_size, single=settings.batches == "single")
     if settings.search == "cma-es":
-        searches.cma_library()
+        need_extra("search", "search cma-es")
         if vectors == 1 and settings.space == "linear" and settings.granularity == "model":
             raise SelfposError(
                 "search cma-es needs two coefficients or more, and there is one vector; "

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from selfpos.console import progress
 from selfpos.errors import SelfposError
+from selfpos.extras import need_extra
 from selfpos.positioning.draws import Draws
 from selfpos.positioning.problem import Problem
 from selfpos.positioning.selection import Selection
@@ -75,10 +76,9 @@ def sgd(problem: Problem, selection: Selection | None, trajectory: Trajectory, *
 
 def cma_library() -> Any:
     """The package `cma`. Raises SelfposError when it is not installed."""
-    try:
-        import cma
-    except ImportError:
-        raise SelfposError("search cma-es needs the package cma: pip install 'selfpos[search]'") from None
+    need_extra("search", "search cma-es")
+    import cma
+
     return cma
 
 

@@ -10,22 +10,23 @@ from selfpos.errors import SelfposError, nearest
 PACKAGE = Path(__file__).parent.parent
 
 
-def shipped_recipes() -> dict[str, Path]:
-    """Name → file: below `recipes/` in the package, or, from a checkout, beside it."""
+def shipped_recipes(below: str = "") -> dict[str, Path]:
+    """Name → file: in the folder `below` of `recipes/` in the package, or, from a checkout, beside it."""
     folders = (PACKAGE / "recipes", PACKAGE.parent / "recipes")
     folder = next((folder for folder in folders if folder.is_dir()), folders[0])
-    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    return {file.stem: file for file in sorted((folder / below).glob("*.yaml"))}
 
 
-def find_recipe(words: Path) -> Path:
-    """The recipe file that `words` are the path of, or the name of one that comes with the package.
+def find_recipe(words: Path, below: str = "") -> Path:
+    """The recipe file that `words` are the path of, or the name of one that comes with the package; of the
+    companion study, whose recipes are another kind, with `below="imbalance"`.
 
     Raises SelfposError where there is none.
     """
-    shipped = shipped_recipes()
+    shipped = shipped_recipes(below)
     if words.is_file() or str(words) not in shipped:
         if not words.exists():
-            hint = nearest(str(words), shipped) or "; `selfpos recipes` lists those that come with selfpos"
+            hint = nearest(str(words), shipped) or f"; selfpos comes with {', '.join(shipped)}"
             raise SelfposError(f"there is no recipe file {words}{hint}")
         return words
     return shipped[str(words)]

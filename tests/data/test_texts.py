@@ -52,6 +52,12 @@ def test_records_give_the_column_text_or_those_that_tasks_know(tmp_path: Path) -
     assert read_texts(str(packed)).texts == WORDS, "the only text there is"
 
 
+@pytest.mark.parametrize("mark", [";", "; with more; of them"])
+def test_a_csv_of_one_column_has_no_separator(mark: str, tmp_path: Path) -> None:
+    texts = [f"{text}{mark} and so on" for text in WORDS]
+    assert read_texts(write(tmp_path / "a.csv", "\n".join(["text", *texts]))).texts == texts
+
+
 def test_holes_in_a_column_are_no_texts(tmp_path: Path) -> None:
     records = [{"text": None}, *({"text": text} for text in WORDS), {"other": "x"}]
     assert read_texts(write(tmp_path / "a.jsonl", lines(records))).texts == WORDS

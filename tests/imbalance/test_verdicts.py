@@ -53,5 +53,7 @@ def test_results_are_not_where_something_else_is_kept(
 
 @pytest.mark.parametrize("name", ["experts", "path", "norms"])
 def test_comparisons_that_are_gone_say_so(name: str) -> None:
-    with pytest.raises(SelfposError, match=r"this comparison was removed in 0\.2; docs/imbalance\.md says"):
+    with pytest.raises(
+        SelfposError, match=r"this comparison was removed in 0\.2; docs/imbalance-report\.md says"
+    ):
         imbalance("compare", name, "r.yaml", "--rho", 10)

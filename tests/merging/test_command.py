@@ -214,7 +214,8 @@ def test_methods_are_listed_with_their_needs(selfpos: CommandLine) -> None:
     ]
     assert places == sorted(places) and 0 < done.stdout.index("  tsv-m ") < places[1]
     for name in ("fisher", "regmean", "self-positioning", "lm-cocktail", "layer-wise", "cma-es"):
-        assert "a probe set" in selfpos("methods", name).stdout
+        shown = selfpos("methods", name).stdout
+        assert "a probe set" in shown and max(map(len, shown.splitlines())) <= 80
     assert "needs:    whole matrices in memory" in selfpos("methods", "tsv-m").stdout
     assert "needs:    one vector" in selfpos("methods", "nearswap").stdout
     assert "defaults: density=0.2, scale=1.0" in selfpos("methods", "ties").stdout

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from selfpos.imbalance.study.sampling import Minority, Profile
 from selfpos.recipe import Name, Settings, load_settings
+from selfpos.recipe.shipped import find_recipe
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -172,5 +173,8 @@ class ImbalanceRecipe(Numbers):
 
 
 def load_imbalance_recipe(path: Path) -> ImbalanceRecipe:
-    """Read and validate the recipe at `path`. Raises SelfposError naming each wrong field."""
-    return load_settings(path, ImbalanceRecipe)
+    """Read and validate the recipe at `path`, or the one of that name that comes with the package.
+
+    Raises SelfposError naming each wrong field.
+    """
+    return load_settings(find_recipe(path, "imbalance"), ImbalanceRecipe)

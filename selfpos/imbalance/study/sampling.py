@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
@@ -111,14 +110,6 @@ def _resampled(sampler: Any, labels: Ints, sizes: Ints, seed: int) -> Ints:
     fitted = sampler(sampling_strategy=strategy, random_state=seed)
     fitted.fit_resample(np.arange(len(labels))[:, None], labels)
     return np.asarray(fitted.sample_indices_, dtype=np.int64)
-
-
-def need_samplers() -> None:
-    if find_spec("imblearn") is None:
-        raise SelfposError(
-            "over- and undersampling and SMOTE need imbalanced-learn; install it with: pip install "
-            "'selfpos[imbalance]', from a checkout '.[imbalance]'"
-        )
 
 
 def stream(indices: Ints, batch: int, seed: int) -> Iterator[Ints]:

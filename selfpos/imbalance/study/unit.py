@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from selfpos.errors import SelfposError
+from selfpos.extras import need_extra
 from selfpos.imbalance.study import sampling
 from selfpos.imbalance.study.data import ImageData
 from selfpos.imbalance.study.heads import Stage
@@ -162,9 +163,21 @@ def run_unit(
     return [common | record for record in records]
 
 
+def check_packages(units: Iterable[Unit]) -> None:
+    """Raise SelfposError where one of `units` samples by imbalanced-learn, which is not installed."""
+    for unit in units:
+        sampling_methods = [name for name in unit.refits if name == "smote"]
+        if get_method(unit.method).resample is not None:
+            sampling_methods.append(unit.method)
+        for name in sampling_methods:
+            need_extra("imbalance", f"method {name}")
+
+
 def check_study(units: Iterable[Unit], recipe: ImbalanceRecipe, data: ImageData) -> None:
     """Raise SelfposError when one of `units` cannot be trained on `data`, or its networks not be scored."""
     _check_images(recipe, data)
+    units = list(units)
+    check_packages(units)
     samplings = set()
     for unit in units:
         method = get_method(unit.method)
@@ -172,8 +185,6 @@ def check_study(units: Iterable[Unit], recipe: ImbalanceRecipe, data: ImageData)
             raise SelfposError(
                 f"method {unit.method} mixes images; network encoder takes tokens, which cannot be mixed"
             )
-        if "smote" in unit.refits or method.resample is not None:
-            sampling.need_samplers()
         samplings |= {(unit.imbalance, seed, method.size_matched) for seed in unit.seeds}
     available = np.bincount(data.train.labels, minlength=data.classes)
     for imbalance, seed, size_matched in samplings:

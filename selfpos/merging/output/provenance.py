@@ -19,6 +19,8 @@ from selfpos.version import __version__
 
 PATHS = ("path", "repo", "revision")
 """Where an input is: in the manifest, but not in the weight files, whose bytes must not depend on it."""
+FILES = 10**6
+"""Bytes of the MB in which files are told, as a progress bar and the system tell them."""
 TIME = "seconds"
 FOUND = ("coefficients", "truncation")
 """What a merge finds out, which its plan does not know."""
@@ -136,8 +138,8 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
             "tensors",
             f"{len(plan.keys)} merged{tied}" + (f", {taken_whole} taken whole" if taken_whole else ""),
         ),
-        ("read", f"{_megabytes(plan.bytes_read)} in {passes}"),
-        ("write", f"{_megabytes(plan.bytes_written)} as {TORCH[plan.main_dtype]} in {files}"),
+        ("read", f"{_megabytes(plan.bytes_read, FILES)} in {passes}"),
+        ("write", f"{_megabytes(plan.bytes_written, FILES)} as {TORCH[plan.main_dtype]} in {files}"),
         ("memory", f"about {_megabytes(plan.memory)} beyond the runtime; the budget is {_megabytes(budget)}"),
         ("run on", f"{plan.options.device}, {threads}"),
         ("out", str(plan.out)),
@@ -145,8 +147,8 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
     return rows + [("warning", warning) for warning in plan.warnings]
 
 
-def _megabytes(count: int) -> str:
-    return f"{count / MEGABYTE:,.0f} MB"
+def _megabytes(count: int, unit: int = MEGABYTE) -> str:
+    return f"{count / unit:,.0f} MB"
 
 
 def _over_tensors(values: list[Any]) -> str:

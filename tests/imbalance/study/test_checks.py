@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from selfpos.errors import SelfposError
-from selfpos.imbalance.study import grid, sampling
+from selfpos.imbalance.study import grid
 from selfpos.imbalance.study.data import ArrayImages, ImageData
 from selfpos.imbalance.study.grid import plan
 from selfpos.imbalance.study.unit import check_study
@@ -70,10 +71,10 @@ def test_images_that_the_network_does_not_take(archive: Path, tmp_path: Path) ->
 def test_a_missing_library(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    monkeypatch.setattr(sampling, "find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "imblearn", None)
     with pytest.raises(
         SelfposError,
-        match=r"SMOTE need imbalanced-learn; install it with: pip install 'selfpos\[imbalance\]'",
+        match=r"(rus|ros|smote) needs the package imbalanced-learn: pip install 'selfpos\[imbalance\]'",
     ):
         run_study(tiny_recipe(archive, methods=["baseline", method]), tmp_path / "r.parquet")
 
