@@ -162,7 +162,27 @@ def manifests(place: Place) -> list[Opener]:
         if faults:
             raise faults[0]
 
-    return [Opener("a manifest selfpos.json", documents(valid), (model / MANIFEST).write_bytes, opened)]
+    counts = {"items": 9, "exact": 1, "near": 0}
+    step = {"step": 1, "losses": {"one": 0.5}, "coefficients": [0.5, 0.4], "validation": {"one": 0.4}}
+    beside = {
+        "overlap.yaml": {
+            "settings": {"threshold": 0.8},
+            "sources": {"one": {"tasks": {"Banking77": counts}}},
+        },
+        "recipe.yaml": {"name": "small", "base": str(place.base), "tasks": {"one": {"data": "x"}}},
+        "trajectory.jsonl": step,
+    }
+    others = [place.copy(place.base) for _ in beside]
+    paths = [other / name for other, name in zip(others, beside, strict=True)]
+    return [
+        Opener("a manifest selfpos.json", documents(valid), (model / MANIFEST).write_bytes, opened),
+        of_several(
+            "files beside a manifest",
+            [documents(content) for content in beside.values()],
+            paths,
+            lambda number: plan_push(others[number], "alice/x", licence="mit"),
+        ),
+    ]
 
 
 def recipes(place: Place) -> list[Opener]:

@@ -14,7 +14,7 @@ from selfpos.positioning.methods import METHODS
 from selfpos.publishing.sources import OVERLAP, ModelRun, ModelSummary, read_overlap, read_summary, run_of
 from selfpos.recipe import LEARNED
 from selfpos.recipe.recipe import recipe_for_others
-from selfpos.storage.documents import parse_json
+from selfpos.storage.documents import parse_json, read_text
 from selfpos.storage.inside import leads_out
 from selfpos.storage.locate import DEFAULT_MODEL, hub_snapshot
 from selfpos.storage.manifest import read_manifest
@@ -308,7 +308,7 @@ def _trajectory(files: Sequence[Path]) -> tuple[Mapping[str, Any], ...]:
 
     rows = []
     file = _first(files)
-    for line in file.read_text(encoding="utf-8").splitlines() if file else ():
+    for line in read_text(file).splitlines() if file else ():
         with suppress(ValueError):
             Step.model_validate(row := parse_json(line))
             rows.append({name: value for name, value in row.items() if value is not None})

@@ -1,4 +1,4 @@
-"""The types of a manifest's and a trajectory's fields that are read again: others may have written them."""
+"""The types of fields that are read again, of manifests and files beside them: others may have made them."""
 
 from __future__ import annotations
 
@@ -161,3 +161,31 @@ class Manifest(Fields):
     seconds: float | None = None
     peak_memory_bytes: float | None = None
     versions: dict[str, Any] | None = None
+
+
+class Found(Fields):
+    """How many test items of a task a source holds."""
+
+    exact: int
+    near: int
+    items: int
+
+
+class Checked(Fields):
+    """A source of records that was searched for test items."""
+
+    tasks: dict[str, Found]
+
+
+class OverlapSettings(Fields):
+    """How test items were searched for."""
+
+    threshold: float | None = None
+
+
+class OverlapReport(Fields):
+    """What `selfpos overlap` found."""
+
+    sources: dict[str, Checked]
+    settings: OverlapSettings | None = None
+    unchecked: list[str] | None = Field(None, alias="not checked")

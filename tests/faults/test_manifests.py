@@ -75,6 +75,25 @@ def test_a_step_that_no_search_writes_is_left_out(line: str, tiny_base: Path, tm
     plan_push(model, "alice/x", licence="mit", lookup=None)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("recipe.yaml", "["),
+        ("recipe.yaml", "a: *x"),
+        ("overlap.yaml", "sources: {a: 5}"),
+        ("overlap.yaml", "sources: {a: {tasks: {x: {exact: 1}}}}"),
+        ("overlap.yaml", "{sources: {}, settings: 5}"),
+    ],
+)
+def test_a_file_beside_the_manifest_that_selfpos_did_not_write_is_named(
+    name: str, text: str, tiny_base: Path, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(tiny_base, tmp_path / "model"))
+    (model / name).write_text(text)
+    with pytest.raises(SelfposError, match=name):
+        plan_push(model, "alice/x", licence="mit", lookup=None)
+
+
 @pytest.mark.parametrize("field", ["base", "merge", "finetune", "tasks", "positioning", "versions"])
 def test_a_field_that_is_null_is_as_one_that_is_missing(
     field: str, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
