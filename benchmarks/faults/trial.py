@@ -240,6 +240,7 @@ def _be(work: Callable[[], int], out: int, err: int, memory: int) -> NoReturn:
             io.FileIO(2, "w", closefd=False), "utf-8", "backslashreplace", write_through=True
         )
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup has a process ignore
         limit = address_space() + memory * 1_000_000
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
