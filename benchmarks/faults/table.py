@@ -103,12 +103,12 @@ def page(groups: dict[str, Group]) -> str:
         f"tried {count:,} times, survived {survived:,} times. {drawn[0]} fuzzers drew {drawn[1]:,} contents "
         f"near valid ones (hypothesis), of which {drawn[2]:,} were survived; {guided[0]} were guided by the "
         f"coverage of selfpos' code (atheris) and tried {guided[1]:,}, of which {guided[2]:,} were survived. "
-        "Survived means: in a process of its "
-        "own, under limits of time and memory, the command ended with status 0, or with the status of a "
-        "refusal or a signal and one sentence, without a traceback, and left nothing half-written. After "
-        "kills, signals and full disks the output, or that of a second start, must also have the bytes of "
-        "work that nothing disturbed, but for times and the loss curve, which is a mean since the last "
-        "checkpoint. The last column is what was seen most often, with paths cut short.",
+        "Survived means: in a process of its own, under limits of processor time and memory, the command "
+        "ended with status 0, or with the status of a refusal or a signal and one sentence, without a "
+        "traceback, and left nothing half-written. After kills, signals and full disks the output, or "
+        "that of a second start, must also have the bytes of work that nothing disturbed, but for times "
+        "and the loss curve, which is a mean since the last checkpoint. The last column is what was seen "
+        "most often, with paths cut short.",
     ]
     for name, group in groups.items():
         cells = [

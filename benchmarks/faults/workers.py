@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 from kills import after, again, unharmed
 from place import ROOT, Place
-from trial import DONE, REFUSED, Outcome, Seen, Trial, wrongs
+from trial import DONE, PATIENCE, REFUSED, Outcome, Seen, Trial, wrongs
 from works import Work, contents, difference, started
 
 from selfpos.jobs.ray import ATTEMPTS
@@ -26,7 +26,7 @@ from selfpos.jobs.ray import ATTEMPTS
 NEEDS = "ray"
 LOST_ONCE, LOST_ALWAYS, DRIVER_KILLED = 5, 1, 2  # how often each is tried
 LOST = "its worker was lost, it starts again"
-SECONDS = 300.0
+SECONDS = 60.0
 RAYS_OWN = ("IDLE", "DashboardAgent", "RuntimeEnvAgent")  # processes with a title like a job's
 
 
@@ -114,7 +114,7 @@ def lose(cluster: Cluster, times: int, seconds: float, child: int) -> None:
     """After so many seconds kill the worker of a job, and of the same job again, `times` times in all."""
     time.sleep(seconds)
     killed: dict[int, str] = {}
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + PATIENCE * SECONDS
     while len(killed) < times and time.monotonic() < end and psutil.pid_exists(child):
         for process, job in cluster.working():
             chosen = next(iter(killed.values()), job)
