@@ -96,7 +96,7 @@ def outcomes(place: Place) -> Iterator[Outcome]:
     )
     _, seconds = unharmed(place, away)
     for _ in range(LOST_ONCE):
-        strike = partial(lose, cluster, 1, rng.uniform(0, 0.8 * seconds))
+        strike = partial(lose, cluster, 1, rng.uniform(0, 0.5 * seconds))
         yield _lost(place, away, expected, strike, "a Ray worker lost", DONE)
     for _ in range(LOST_ALWAYS):
         strike = partial(lose, cluster, ATTEMPTS, rng.uniform(0, 0.5 * seconds))
@@ -113,17 +113,23 @@ def outcomes(place: Place) -> Iterator[Outcome]:
 def lose(cluster: Cluster, times: int, seconds: float, child: int) -> None:
     """After so many seconds kill the worker of a job, and of the same job again, `times` times in all."""
     time.sleep(seconds)
-    killed: dict[int, str] = {}
+    chosen, killed = "", set[int]()
     end = time.monotonic() + PATIENCE * SECONDS
-    while len(killed) < times and time.monotonic() < end and psutil.pid_exists(child):
-        for process, job in cluster.working():
-            chosen = next(iter(killed.values()), job)
-            if process.pid not in killed and job == chosen:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-                    killed[process.pid] = job
-                break
+    while len(killed) < times and time.monotonic() < end and _lives(child):
+        found = [
+            (one, job) for one, job in cluster.working() if one.pid not in killed and chosen in ("", job)
+        ]
+        if found:
+            worker, chosen = found[0]
+            with suppress(psutil.NoSuchProcess):
+                worker.kill()
+            killed.add(worker.pid)
         time.sleep(0.02)
+
+
+def _lives(child: int) -> bool:
+    """Whether it has not ended yet."""
+    return psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE
 
 
 def _lost(
