@@ -29,9 +29,11 @@ DATA ?= data
 study: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/study --data $(DATA)
 
-# Kills, full disks, a failing Hub, strangers' files, fuzzers: an hour. MINUTES are those of each fuzzer.
-MINUTES ?= 1
+# Kills, full disks, a failing Hub, lost Ray workers, strangers' files, fuzzers: hours. MINUTES are those of each
+# fuzzer that coverage guides.
+MINUTES ?= 10
 faults: $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[faults]'
 	$(BIN)/python benchmarks/faults --minutes $(MINUTES)
 
 # The pages as a site in site/, with references made from the code, and the notebook carried out: minutes.

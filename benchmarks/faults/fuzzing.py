@@ -1,5 +1,5 @@
 """Fuzzers over what opens others' files: each returns, or raises SelfposError with one printable line, within
-two seconds and one GB.
+two seconds of a processor and one GB. Contents are drawn near valid ones; coverage guides those of `guided`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from openers import Opener, openers
@@ -21,6 +22,7 @@ from selfpos.errors import SelfposError, told
 
 SECONDS = 2.0
 MEMORY = 1000  # MB
+DRAWN = 1.0  # minutes at most: longer draws find little, as nothing guides them
 
 
 class FoundError(Exception):
@@ -31,37 +33,67 @@ class FoundError(Exception):
         self.kind = kind
 
 
+@dataclass
+class Tally:
+    """How many contents an opener got, and of each fault found how many had it and one of them."""
+
+    opener: Opener
+    report: Path
+    tried: int = 0
+    faults: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def judge(self, content: bytes) -> None:
+        """Try one content."""
+        self.tried += 1
+        self.opener.write(content)
+        try:
+            judged(self.opener)
+        except FoundError as found:
+            count, example = self.faults.get(found.kind, (0, repr(content)[:600]))
+            self.faults[found.kind] = (count + 1, example)
+        if self.tried % 50 == 0:
+            self.save()
+
+    def save(self) -> None:
+        """Write it where `counted` reads it."""
+        self.report.write_text(json.dumps([self.tried, self.faults]))
+
+
 def outcomes(place: Place, minutes: float, fault: str) -> Iterator[Outcome]:
+    minutes = min(minutes, DRAWN)
     for opener in openers(place):
-        if fault not in opener.name:
+        name = f"drawn for {minutes:g} min: {opener.name}"
+        if fault not in name:
             continue
-        with tempfile.NamedTemporaryFile("w", delete=False) as report:
-            pass
-        file = Path(report.name)
-        seen = run(
-            lambda opener=opener, file=file: fuzzed(opener, minutes, file),  # type: ignore[misc]
-            seconds=60 * minutes + 60,
-            memory=MEMORY,
-        )
-        tried, faults = json.loads(file.read_text() or "[0, {}]")
-        file.unlink()
-        name = f"fuzzed for {minutes:g} min: {opener.name}"
-        if seen.status != 0:
-            yield Outcome(name, f"the fuzzer ended with {seen.status}: {seen.err[-300:]}", "")
-        for kind, (count, example) in faults.items():
-            yield from [Outcome(name, f"{kind}: {example}", "")] * count
-        failed = sum(count for count, _ in faults.values())
-        yield from [Outcome(name, "", "returns, or one sentence")] * (tried - failed)
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "report"
+            seen = run(
+                lambda opener=opener, report=report: fuzzed(Tally(opener, report), minutes),  # type: ignore[misc]
+                seconds=60 * minutes + 60,
+                memory=MEMORY,
+            )
+            yield from counted(name, report, seen.status, seen.err)
 
 
-def fuzzed(opener: Opener, minutes: float, report: Path) -> int:
-    """Draw contents for so many minutes; writes how many were tried, and of each fault found
-    how many had it and one of them.
-    """
+def counted(
+    name: str, report: Path, status: int | None, said: str, saw: str = "returns, or one sentence"
+) -> Iterator[Outcome]:
+    """The outcomes of a fuzzer that ended so, by its report."""
+    tried, faults = json.loads(report.read_text()) if report.is_file() else (0, {})
+    if status != 0:
+        yield Outcome(name, f"the fuzzer ended with {status}: {said[-300:]}", "")
+    for kind, (count, example) in faults.items():
+        yield from [Outcome(name, f"{kind}: {example}", "")] * count
+    failed = sum(count for count, _ in faults.values())
+    yield from [Outcome(name, "", saw)] * (tried - failed)
+
+
+def fuzzed(tally: Tally, minutes: float) -> int:
+    """Draw contents for so many minutes."""
     from hypothesis import HealthCheck, Phase, given, seed, settings
 
     warnings.simplefilter("ignore")
-    end, tried, faults, number = time.monotonic() + 60 * minutes, 0, dict[str, tuple[int, str]](), 0
+    end, number = time.monotonic() + 60 * minutes, 0
 
     @settings(
         max_examples=1000,
@@ -72,32 +104,22 @@ def fuzzed(opener: Opener, minutes: float, report: Path) -> int:
         print_blob=False,
         report_multiple_bugs=False,
     )
-    @given(opener.content)
+    @given(tally.opener.content)
     def one(content: bytes) -> None:
-        nonlocal tried
-        if time.monotonic() > end:
-            return
-        tried += 1
-        opener.write(content)
-        try:
-            judged(opener)
-        except FoundError as found:
-            count, example = faults.get(found.kind, (0, repr(content)[:600]))
-            faults[found.kind] = (count + 1, example)
-        if tried % 50 == 0:
-            report.write_text(json.dumps([tried, faults]))
+        if time.monotonic() <= end:
+            tally.judge(content)
 
     while time.monotonic() < end:
         number += 1
         seed(number)(one)()
         gc.collect()
-    report.write_text(json.dumps([tried, faults]))
+    tally.save()
     return 0
 
 
 def judged(opener: Opener) -> None:
     """Open the file. Raises FoundError for anything but a value or a sentence, in time."""
-    begun = time.monotonic()
+    begun = time.process_time()
     try:
         opener.open()
     except SelfposError as error:
@@ -108,5 +130,5 @@ def judged(opener: Opener) -> None:
         own = [frame for frame in place if "/selfpos/" in frame.filename] or place
         where = f"{Path(own[-1].filename).name}:{own[-1].lineno}"
         raise FoundError(f"{type(error).__name__} at {where}: {str(error)[:80]!r}"[:160]) from None
-    if (taken := time.monotonic() - begun) > SECONDS:
+    if (taken := time.process_time() - begun) > SECONDS:
         raise FoundError(f"took {taken:.0f} s")

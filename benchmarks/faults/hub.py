@@ -203,8 +203,16 @@ def moved(place: Place, hub: Any) -> Iterator[Outcome]:
 WEIGHTS_OF = ("model.safetensors", "2_Dense/model.safetensors")
 
 
+def _at_request(hub: Any, count: int, child: int) -> None:
+    """Kill the child once the Hub has had so many requests."""
+    end = time.monotonic() + 30
+    while len(hub.requests) < count and time.monotonic() < end:
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+
+
 def struck(place: Place, hub: Any) -> Iterator[Outcome]:
-    """A push that is killed at a random moment, or told to end."""
+    """A push that is killed at a random moment or at a request, or told to end."""
     rng = random.Random(24)
     hub.reset()
     hub.heal()
@@ -216,6 +224,15 @@ def struck(place: Place, hub: Any) -> Iterator[Outcome]:
         push(model, strike=after(rng.uniform(0, seconds), signal.SIGKILL))
         yield Outcome(
             "SIGKILL at a random moment: push", finished(hub, model), "the second start sends it whole"
+        )
+    hub.heal()
+    push(ready(place))
+    for number in range(1, len(hub.requests) + 1):
+        hub.reset()
+        model = ready(place)
+        push(model, strike=partial(_at_request, hub, number))
+        yield Outcome(
+            "SIGKILL at each request: push", finished(hub, model), "the second start sends it whole"
         )
     for number, status in SIGNALS.items():
         for share in (0.2, 0.5, 0.8):

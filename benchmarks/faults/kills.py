@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -75,7 +76,7 @@ def killed_at_random(
 
 
 def counted(report: Path, deadly: int = 0, late: bool = False) -> None:
-    """Count this process's renames, replacements and flushes; die before, or after, the deadly one."""
+    """Note this process's renames and flushes, a line each; die before, or after, the deadly one."""
     count = 0
 
     def counting(name: str, original: Callable[..., object]) -> Callable[..., object]:
@@ -84,7 +85,8 @@ def counted(report: Path, deadly: int = 0, late: bool = False) -> None:
             count += 1
             struck = count == deadly
             if not deadly:
-                report.write_text(str(count))
+                with report.open("a") as lines:
+                    lines.write(f"{name} {named(args[-1])}\n")
             if struck and not late:
                 os.kill(os.getpid(), signal.SIGKILL)
             result = original(*args, **kwargs)
@@ -98,15 +100,23 @@ def counted(report: Path, deadly: int = 0, late: bool = False) -> None:
         setattr(os, name, counting(name, getattr(os, name)))
 
 
+def named(target: object) -> str:
+    """The name of a file that is written, without what differs from start to start."""
+    path = Path(f"/proc/self/fd/{target}").readlink() if isinstance(target, int) else Path(str(target))
+    return re.sub(r"[0-9a-f]{6,}|\d+", "…", path.name)
+
+
 def killed_at_writes(place: Place, work: Work, expected: dict[str, str]) -> Iterator[Outcome]:
     report = place.fresh() / "count"
     started(work, place.fresh(), before=partial(counted, report))
-    total = int(report.read_text())
-    most = math.ceil(place.share * POINTS[work.name])
-    chosen = sorted({1 + number * total // most for number in range(most)})
+    writes = report.read_text().splitlines()
+    total, most = len(writes), math.ceil(place.share * POINTS[work.name])
+    first = {name: number for number, name in reversed([*enumerate(writes, start=1)])}
+    chosen = sorted({*first.values(), *(1 + number * total // most for number in range(most))})
     for point in chosen:
         folder = place.fresh()
         started(work, folder, before=partial(counted, report, point, late=point % 2 == 1))
         why = again(work, folder, expected)
         why = why and f"write {point} of {total}: {why}"
-        yield Outcome(f"SIGKILL at a named write: {work.name}", why, f"the same bytes; {total} writes in all")
+        saw = f"the same bytes; {total} writes of {len(first)} names in all"
+        yield Outcome(f"SIGKILL at a named write: {work.name}", why, saw)

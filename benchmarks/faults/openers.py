@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,11 +24,13 @@ from selfpos.storage.file_kinds import ADAPTER, ADAPTER_WEIGHTS, CONFIG, INDEX, 
 
 @dataclass(frozen=True)
 class Opener:
-    """`open` reads the file after `write` put a drawn content there."""
+    """`open` reads the file after `write` put a drawn content there. Of several files, the content's first
+    byte says which it is for.
+    """
 
     name: str
-    content: st.SearchStrategy[Any]
-    write: Callable[[Any], object]
+    content: st.SearchStrategy[bytes]
+    write: Callable[[bytes], object]
     open: Callable[[], object]
 
 
@@ -99,32 +101,37 @@ def settings(place: Place) -> list[Opener]:
     base = open_model(place.base)
 
     def opener(name: str, files: list[str]) -> Opener:
-        models = {file: place.copy(place.vectors[0]) for file in files}
-        drawn = [
-            documents(json.loads((models[file] / file).read_text())).map(partial(_named, file))
-            for file in files
-        ]
-        latest = [files[0]]
+        models = [place.copy(place.vectors[0]) for _ in files]
+        drawn = [documents(json.loads((place.vectors[0] / file).read_text())) for file in files]
 
-        def write(content: tuple[str, bytes]) -> None:
-            latest[0] = content[0]
-            (models[content[0]] / content[0]).write_bytes(content[1])
+        def opened(number: int) -> None:
+            check_base(models[number], allow_code=True)
+            check_trainable(models[number], 16)
+            open_vectors(base, [models[number]])
 
-        def opened() -> None:
-            model = models[latest[0]]
-            check_base(model, allow_code=True)
-            check_trainable(model, 16)
-            open_vectors(base, [model])
-
-        return Opener(name, st.one_of(drawn), write, opened)
+        paths = [model / file for model, file in zip(models, files, strict=True)]
+        return of_several(name, drawn, paths, opened)
 
     others = ["sentence_bert_config.json", "config_sentence_transformers.json", "tokenizer_config.json"]
     parts = ["1_Pooling/config.json", "2_Dense/config.json"]
     return [opener(MODULES, [MODULES]), opener("settings of a model", [CONFIG, *others, *parts])]
 
 
-def _named(file: str, content: bytes) -> tuple[str, bytes]:
-    return file, content
+def of_several(
+    name: str,
+    drawn: Sequence[st.SearchStrategy[bytes]],
+    paths: Sequence[Path],
+    opened: Callable[[int], object],
+) -> Opener:
+    """An opener of several files, each with contents of its own; `opened` gets the number of the last."""
+    latest = [0]
+
+    def write(content: bytes) -> None:
+        latest[0] = content[0] % len(paths) if content else 0
+        paths[latest[0]].write_bytes(content[1:])
+
+    numbered = [one.map(partial(bytes.__add__, bytes([number]))) for number, one in enumerate(drawn)]
+    return Opener(name, st.one_of(numbered), write, lambda: opened(latest[0]))
 
 
 def manifests(place: Place) -> list[Opener]:
@@ -136,7 +143,14 @@ def manifests(place: Place) -> list[Opener]:
     valid = json.loads((model / MANIFEST).read_text()) | {
         "licence": "mit",
         "finetune": {"source": {"type": "sts", "data": str(place.pairs)}, "hash": "x", "probe": 4, "seed": 0},
-    }
+        "positioning": {
+            "settings": {"search": "linearised"}, "steps": 4, "step": 2, "seconds": 1.5,
+            "losses": {"one": 0.5}, "coefficients": [0.5, 0.4], "intervals": [[0.4, 0.6], [0.3, 0.5]],
+            "probe": {"one": {"type": "sts", "records": 4, "hash": "x"}},
+        },
+        "tasks": {"one": {"type": "sts", "records": 4, "hash": "x"}},
+        "published": {"probe_set": "alice/probe"},
+    }  # fmt: skip
 
     def opened() -> None:
         faults = []
@@ -148,7 +162,27 @@ def manifests(place: Place) -> list[Opener]:
         if faults:
             raise faults[0]
 
-    return [Opener("a manifest selfpos.json", documents(valid), (model / MANIFEST).write_bytes, opened)]
+    counts = {"items": 9, "exact": 1, "near": 0}
+    step = {"step": 1, "losses": {"one": 0.5}, "coefficients": [0.5, 0.4], "validation": {"one": 0.4}}
+    beside = {
+        "overlap.yaml": {
+            "settings": {"threshold": 0.8},
+            "sources": {"one": {"tasks": {"Banking77": counts}}},
+        },
+        "recipe.yaml": {"name": "small", "base": str(place.base), "tasks": {"one": {"data": "x"}}},
+        "trajectory.jsonl": step,
+    }
+    others = [place.copy(place.base) for _ in beside]
+    paths = [other / name for other, name in zip(others, beside, strict=True)]
+    return [
+        Opener("a manifest selfpos.json", documents(valid), (model / MANIFEST).write_bytes, opened),
+        of_several(
+            "files beside a manifest",
+            [documents(content) for content in beside.values()],
+            paths,
+            lambda number: plan_push(others[number], "alice/x", licence="mit"),
+        ),
+    ]
 
 
 def recipes(place: Place) -> list[Opener]:
@@ -195,21 +229,16 @@ def records(place: Place) -> Opener:
     valid = [
         {"sentence1": "a b", "sentence2": f"c {number}", "score": number, "id": 5} for number in range(8)
     ]
-    drawn = []
+    drawn, paths = [], []
     for kind in ("jsonl", "json", "csv", "tsv"):
         write = partial(_as_records, kind)
-        content = st.one_of(mutated(valid).map(write), damaged(write(valid)))
-        drawn.append(content.map(partial(_named, kind)))
-    latest = ["jsonl"]
+        drawn.append(st.one_of(mutated(valid).map(write), damaged(write(valid))))
+        paths.append(folder / f"x.{kind}")
 
-    def put(content: tuple[str, bytes]) -> None:
-        latest[0] = content[0]
-        (folder / f"x.{content[0]}").write_bytes(content[1])
+    def opened(number: int) -> None:
+        load_task(TaskSource(type="sts", data=str(paths[number])), seed=0)
 
-    def opened() -> None:
-        load_task(TaskSource(type="sts", data=str(folder / f"x.{latest[0]}")), seed=0)
-
-    return Opener("records", st.one_of(drawn), put, opened)
+    return of_several("records", drawn, paths, opened)
 
 
 def _as_records(kind: str, rows: Any) -> bytes:

@@ -24,11 +24,14 @@ TITLES = {
     "kills": "Kills",
     "signalled": "Signals",
     "disk": "Disk, permissions, two at once",
+    "workers": "Ray workers lost",
     "hub": "The Hub",
     "words": "What no output may hold, and words that are not words",
     "sizes": "Sizes",
-    "fuzzing": "Fuzzers",
+    "fuzzing": "Fuzzers that draw contents near valid ones (hypothesis)",
+    "guided": "Fuzzers that coverage guides (atheris)",
 }
+FUZZERS = ("fuzzing", "guided")
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """The rows of a group, and the command line that made them."""
+    """The rows of a group, and the command line and the commit that made them."""
 
     command: str
     rows: Sequence[Row]
+    commit: str = ""
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -82,26 +86,29 @@ def written(out: Path, name: str, group: Group) -> None:
     ordered = {name: kept[name] for name in TITLES if name in kept}
     write_text(file, json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")
     groups = {
-        name: Group(kept["command"], [Row(**row) for row in kept["rows"]]) for name, kept in ordered.items()
+        name: Group(**(kept | {"rows": [Row(**row) for row in kept["rows"]]}))
+        for name, kept in ordered.items()
     }
     write_text(out / "faults.md", page(groups))
 
 
 def page(groups: dict[str, Group]) -> str:
     """The results as Markdown."""
-    listed = [group.counts for name, group in groups.items() if name != "fuzzing"]
+    listed = [(0, 0, 0), *(group.counts for name, group in groups.items() if name not in FUZZERS)]
     faults, count, survived = (sum(numbers) for numbers in zip(*listed, strict=True))
-    fuzzed = groups["fuzzing"].counts if "fuzzing" in groups else (0, 0, 0)
+    drawn, guided = (groups[name].counts if name in groups else (0, 0, 0) for name in FUZZERS)
     parts = [
         "# Faults and strangers' files",
         f"Made by `benchmarks/faults`, each group by the command line above its table. {faults} faults, "
-        f"tried {count:,} times, survived {survived:,} times; {fuzzed[0]} fuzzers, which tried "
-        f"{fuzzed[1]:,} examples, of which {fuzzed[2]:,} were survived. Survived means: in a process of its "
-        "own, under limits of time and memory, the command ended with status 0, or with the status of a "
-        "refusal or a signal and one sentence, without a traceback, and left nothing half-written. After "
-        "kills, signals and full disks the output, or that of a second start, must also have the bytes of "
-        "work that nothing disturbed, but for times and the loss curve, which is a mean since the last "
-        "checkpoint. The last column is what was seen most often, with paths cut short.",
+        f"tried {count:,} times, survived {survived:,} times. {drawn[0]} fuzzers drew {drawn[1]:,} contents "
+        f"near valid ones (hypothesis), of which {drawn[2]:,} were survived; {guided[0]} were guided by the "
+        f"coverage of selfpos' code (atheris) and tried {guided[1]:,}, of which {guided[2]:,} were survived. "
+        "Survived means: in a process of its own, under limits of processor time and memory, the command "
+        "ended with status 0, or with the status of a refusal or a signal and one sentence, without a "
+        "traceback, and left nothing half-written. After kills, signals and full disks the output, or "
+        "that of a second start, must also have the bytes of work that nothing disturbed, but for times "
+        "and the loss curve, which is a mean since the last checkpoint. The last column is what was seen "
+        "most often, with paths cut short.",
     ]
     for name, group in groups.items():
         cells = [
@@ -109,7 +116,8 @@ def page(groups: dict[str, Group]) -> str:
             for row in group.rows
         ]
         header = ["fault", "tried", "survived", "what the user saw"]
-        parts += [f"## {TITLES[name]}", f"`{group.command}`", markdown_table(header, cells)]
+        parts += [f"## {TITLES[name]}", f"`{group.command}`{group.commit and f', at commit {group.commit}'}"]
+        parts += [markdown_table(header, cells)] if cells else []
     return "\n\n".join(parts) + "\n"
 
 

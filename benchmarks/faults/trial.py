@@ -21,11 +21,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+import psutil
+
 from selfpos.errors import printable
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DONE, REFUSED, STOPPED = (0,), (1, 2), (129, 130, 143)
-SECONDS = 15.0  # until a command must have ended, unless a fault says otherwise
+SECONDS = 15.0  # of a processor, in which a command must have ended, unless a fault says otherwise
+PATIENCE = 6  # times as long by the clock, for others may use the processors
 MEMORY = 1000  # MB of address space beyond what the fork has
 STEPS_TO_GO_ON = re.compile(r"\..*\.(search|checkpoints)|.*\.checkpoints")  # after a disk that is full, too
 LEFT_TO_GO_ON = re.compile(r"\..*\.(tmp-[0-9a-f]+|search|checkpoints)|.*\.checkpoints")
@@ -59,7 +62,7 @@ class Trial:
         before: is done in the process first, such as putting a fault into it.
         strike: is done from outside while it runs, with the process's id.
         right: says what is wrong with what is there afterwards; empty where nothing is.
-        seconds: within which it ends.
+        seconds: of a processor, in which it ends.
         memory: MB that it may use.
         says: a pattern that the sentence matches, which may then be one of the command line's own.
     """
@@ -192,7 +195,7 @@ def run(
     seconds: float = SECONDS,
     memory: int = MEMORY,
 ) -> Seen:
-    """Do `work` in a fork of this process, with at most `memory` MB more and in at most `seconds`."""
+    """Do `work` in a fork of this process, with at most `memory` MB more and `seconds` of a processor."""
     sys.stdout.flush()
     sys.stderr.flush()
     (out, out_end), (err, err_end) = os.pipe(), os.pipe()  # which no limit of files counts
@@ -207,7 +210,7 @@ def run(
     reader.start()
     if strike is not None:
         strike(child)
-    ended, used = _wait(child, begun + seconds)
+    ended, used = _wait(child, begun, seconds)
     taken = time.monotonic() - begun
     reader.join(timeout=5)
     said = [texts[end].decode(errors="backslashreplace") for end in (out, err)]
@@ -240,6 +243,7 @@ def _be(work: Callable[[], int], out: int, err: int, memory: int) -> NoReturn:
             io.FileIO(2, "w", closefd=False), "utf-8", "backslashreplace", write_through=True
         )
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup has a process ignore
         limit = address_space() + memory * 1_000_000
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -259,14 +263,15 @@ def address_space() -> int:
     return pages * resource.getpagesize()
 
 
-def _wait(child: int, deadline: float) -> tuple[int | None, int]:
-    """The exit status of `child`, which is killed at the deadline, and the most MB that it used."""
+def _wait(child: int, begun: float, seconds: float) -> tuple[int | None, int]:
+    """The exit status of `child`, None where it takes longer and is killed, and the most MB that it used."""
     late = False
+    process = psutil.Process(child)
     while True:
         ended, status, usage = os.wait4(child, os.WNOHANG)
         if ended:
             break
-        if time.monotonic() > deadline:
+        if sum(process.cpu_times()[:2]) > seconds or time.monotonic() > begun + PATIENCE * seconds:
             late = True
             with suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)

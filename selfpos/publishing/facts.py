@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from selfpos.positioning.methods import METHODS
 from selfpos.publishing.sources import OVERLAP, ModelRun, ModelSummary, read_overlap, read_summary, run_of
 from selfpos.recipe import LEARNED
 from selfpos.recipe.recipe import recipe_for_others
+from selfpos.storage.documents import parse_json, read_text
 from selfpos.storage.inside import leads_out
 from selfpos.storage.locate import DEFAULT_MODEL, hub_snapshot
 from selfpos.storage.manifest import read_manifest
@@ -312,10 +312,15 @@ def _recipe(files: Sequence[Path]) -> str | None:
 
 
 def _trajectory(files: Sequence[Path]) -> tuple[Mapping[str, Any], ...]:
-    """The rows of the first file that exists. An incomplete line of a stopped search is skipped."""
+    """The rows of the first file that exists. Lines that are not as a search writes them, as the last of a
+    stopped search, are left out.
+    """
+    from selfpos.storage.manifest_types import Step
+
     rows = []
     file = _first(files)
-    for line in file.read_text(encoding="utf-8").splitlines() if file else ():
+    for line in read_text(file).splitlines() if file else ():
         with suppress(ValueError):
-            rows.append(json.loads(line))
+            Step.model_validate(row := parse_json(line))
+            rows.append({name: value for name, value in row.items() if value is not None})
     return tuple(rows)

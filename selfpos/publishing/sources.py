@@ -176,12 +176,13 @@ def read_overlap(files: Sequence[Path]) -> Mapping[str, Any] | None:
     file = next((file for file in files if file.is_file() and not leads_out(file.parent, file)), None)
     if file is None:
         return None
+    from selfpos.storage.manifest_types import OverlapReport
+
     try:
         report = parse_yaml(read_text(file))  # JSON is YAML
+        OverlapReport.model_validate(report)
     except ValueError:
-        report = None
-    if not isinstance(report, dict) or not isinstance(report.get("sources"), dict):
-        raise SelfposError(f"{file} is no report of `selfpos overlap`; write a new one with --out")
+        raise SelfposError(f"{file} is no report of `selfpos overlap`; write a new one with --out") from None
     return report
 
 

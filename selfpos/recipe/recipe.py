@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from selfpos.errors import nearest
+from selfpos.errors import SelfposError, nearest
 from selfpos.recipe.data import ProbeSettings, TaskSource
 from selfpos.recipe.merging import MergeSettings
 from selfpos.recipe.settings import Name, Settings, load_settings
@@ -211,8 +211,14 @@ def load_recipe(path: str | Path) -> Recipe:
 
 
 def recipe_for_others(file: Path) -> str:
-    """The recipe in `file` as YAML text, of paths that are not relative the last part only."""
-    return _yaml(without_folders(parse_yaml(read_text(file))))
+    """The recipe in `file` as YAML text, of paths that are not relative the last part only.
+
+    Raises SelfposError where the file is not YAML.
+    """
+    try:
+        return _yaml(without_folders(parse_yaml(read_text(file))))
+    except ValueError as error:
+        raise SelfposError(f"{file} is not YAML: {error}") from None
 
 
 def _yaml(data: Any) -> str:

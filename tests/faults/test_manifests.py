@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from selfpos.errors import SelfposError
+from selfpos.publishing.facts import read_facts
 from selfpos.publishing.plan import plan_push
 from selfpos.storage.manifest import read_manifest
 from selfpos.storage.model_folder import open_model
@@ -31,6 +32,21 @@ from selfpos.vectors.task_vector import open_vectors
         ({"finetune": {"source": "x"}}, "finetune.source"),
         ({"tasks": {"a": "b"}}, "tasks.a"),
         ({"positioning": 5}, "positioning"),
+        ({"positioning": {"tensors": {"a": None}}}, "positioning.tensors.a"),
+        ({"positioning": {"tensors": {"a": [1], "b": [1, 2]}}}, "positioning.tensors"),
+        ({"positioning": {"coefficients": ["a"]}}, "positioning.coefficients.0"),
+        ({"positioning": {"intervals": [[1, 2, 3]]}}, "positioning.intervals.0"),
+        ({"positioning": {"probe": {"a": {"type": []}}}}, "positioning.probe.a.type"),
+        ({"positioning": {"seconds": "x"}}, "positioning.seconds"),
+        ({"merge": {"coefficients": {"a": None}}}, "merge.coefficients"),
+        ({"merge": {"coefficients": {"a": []}}}, "merge.coefficients"),
+        ({"merge": {"sources": [{"name": ""}]}}, "merge.sources.0.name"),
+        ({"finetune": {"source": {"data": 5}}}, "finetune.source.data"),
+        ({"tasks": {"a": {"type": ["sts"]}}}, "tasks.a.type"),
+        ({"published": 5}, "published"),
+        ({"retain": {"front": []}}, "retain.base"),
+        ({"settings": 5}, "settings"),
+        ({"seconds": "x"}, "seconds"),
     ],
 )
 def test_a_field_of_a_wrong_type_is_named(
@@ -44,6 +60,38 @@ def test_a_field_of_a_wrong_type_is_named(
         plan_push(model, "alice/x", licence="mit", lookup=None)
     with pytest.raises(SelfposError, match=f"field '{field}"):
         open_vectors(open_model(tiny_base), [model])
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["5", "[]", '{"coefficients": ["a"]}', '{"validation": 5}', '{"losses": {"a": {}}}', "[" * 100_000],
+)
+def test_a_step_that_no_search_writes_is_left_out(line: str, tiny_base: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny_base, tmp_path / "model"))
+    (model / "selfpos.json").write_text(json.dumps({"kind": "merge", "name": "m"}))
+    steps = [json.dumps({"step": step, "losses": {"a": 1.0}, "coefficients": [step]}) for step in range(5)]
+    (model / "trajectory.jsonl").write_text("\n".join([line, *steps, '{"step": null}']))
+    assert [row.get("step") for row in read_facts(model).trajectory] == [0, 1, 2, 3, 4, None]
+    plan_push(model, "alice/x", licence="mit", lookup=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("recipe.yaml", "["),
+        ("recipe.yaml", "a: *x"),
+        ("overlap.yaml", "sources: {a: 5}"),
+        ("overlap.yaml", "sources: {a: {tasks: {x: {exact: 1}}}}"),
+        ("overlap.yaml", "{sources: {}, settings: 5}"),
+    ],
+)
+def test_a_file_beside_the_manifest_that_selfpos_did_not_write_is_named(
+    name: str, text: str, tiny_base: Path, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(tiny_base, tmp_path / "model"))
+    (model / name).write_text(text)
+    with pytest.raises(SelfposError, match=name):
+        plan_push(model, "alice/x", licence="mit", lookup=None)
 
 
 @pytest.mark.parametrize("field", ["base", "merge", "finetune", "tasks", "positioning", "versions"])
