@@ -54,9 +54,9 @@ class Merge(Fields):
 
 
 class Data(Fields):
-    """A source of records."""
+    """One or several sources of records."""
 
-    data: str | None = None
+    data: str | list[str] | None = None
 
 
 class Finetune(Fields):

@@ -94,6 +94,15 @@ def test_a_file_beside_the_manifest_that_selfpos_did_not_write_is_named(
         plan_push(model, "alice/x", licence="mit", lookup=None)
 
 
+def test_several_sources_of_records_are_as_finetune_writes_them(tiny_base: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny_base, tmp_path / "model"))
+    record = {"kind": "specialist", "name": "m", "tasks": {"sts": {"type": "sts", "records": 8}}}
+    source = {"type": "sts", "data": ["a.csv", "hub:owner/b"]}
+    (model / "selfpos.json").write_text(json.dumps(record | {"finetune": {"source": source}}))
+    (data,) = read_facts(model).data
+    assert data.source == "a.csv, hub:owner/b"
+
+
 @pytest.mark.parametrize("field", ["base", "merge", "finetune", "tasks", "positioning", "versions"])
 def test_a_field_that_is_null_is_as_one_that_is_missing(
     field: str, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
