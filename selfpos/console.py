@@ -58,8 +58,8 @@ def tell(message: str, style: str | None = None) -> None:
 class Bar:
     """One running progress bar. `advance(1, loss=0.31)` moves it and shows the newest numbers beside it."""
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress, self._task = progress, task
+    def __init__(self, progress: Progress, task: TaskID, room: int | None = None) -> None:
+        self._progress, self._task, self._room = progress, task, room
         self._numbers: dict[str, float | str] = {}
 
     def advance(self, amount: float = 1, **numbers: float | str) -> None:
@@ -68,7 +68,13 @@ class Bar:
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in self._numbers.items()
         )
+        shown = _cut(shown, self._room)
         self._progress.update(self._task, advance=amount, numbers=shown)
+
+
+def _cut(text: str, room: int | None) -> str:
+    """`text` with an ellipsis where it is longer than `room` characters."""
+    return text if room is None or len(text) <= room else f"{text[: max(room - 1, 0)]}…"
 
 
 @contextmanager
@@ -89,24 +95,29 @@ def progress(title: str, total: float | None, *, unit: str = "step") -> Iterator
     )
     from rich.table import Column
 
-    # In a narrow terminal the bar gives way, not the numbers.
+    # In a narrow terminal the bar gives way first, then the title and the end of the numbers.
+    console = screen()
+    narrow = console.width < 100
+    title = _cut(title, 22 if narrow else None)
+    width_of_count = 15 if unit == "bytes" else 2 * len(str(total)) + len(unit) + 2
+    room = console.width - len(title) - width_of_count - 20 if narrow else None  # bar and time left have 20
     whole = Column(no_wrap=True)
     count: ProgressColumn = (
         DownloadColumn(table_column=whole) if unit == "bytes" else MofNCompleteColumn(table_column=whole)
     )
     columns = [
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", table_column=whole),
         BarColumn(bar_width=24),
         count,
-        TextColumn("" if unit == "bytes" else unit),
-        TimeElapsedColumn(table_column=whole),
-        TextColumn("left"),
+        TextColumn("" if unit == "bytes" else unit, table_column=whole),
+        *([] if narrow else [TimeElapsedColumn(table_column=whole)]),
+        TextColumn("left", table_column=whole),
         TimeRemainingColumn(table_column=whole),
-        TextColumn("[cyan]{task.fields[numbers]}"),
+        TextColumn("[cyan]{task.fields[numbers]}", table_column=whole),
     ]
-    with Progress(*columns, console=screen(), refresh_per_second=4) as bars:
+    with Progress(*columns, console=console, refresh_per_second=4) as bars:
         task = bars.add_task(title, total=total, numbers="")
-        yield Bar(bars, task)
+        yield Bar(bars, task, room)
         if total is not None and math.isclose(bars.tasks[0].completed, total, rel_tol=1e-6):
             bars.update(task, completed=total)  # shares of bytes add up to a little less
 

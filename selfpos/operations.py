@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import selfpos.processes as processes
 from selfpos.console import log, quiet_libraries
-from selfpos.data.probe import ProbeTask, hold_out, probe_size
+from selfpos.data.probe import ProbeTask, hold_out, probe_size, read_probe
 from selfpos.data.report import describe_data, report_lines
 from selfpos.data.sources import hash_records, load_task
 from selfpos.data.texts import read_texts
@@ -27,6 +28,7 @@ from selfpos.storage.locate import locate_model
 from selfpos.storage.manifest import read_manifest
 from selfpos.storage.model_class import RERANKER, check_embeds, class_of
 from selfpos.storage.model_folder import open_model
+from selfpos.storage.run_folder import RunFolder
 from selfpos.tasks import TaskType, get_task
 from selfpos.tasks.texts import GENERAL, TEXTS
 from selfpos.tasks.types.candidates import for_cross_encoder
@@ -192,10 +194,11 @@ def _check_probe(task_type: TaskType, records: Dataset) -> None:
 
 
 def probe_of(specialists: Sources) -> dict[str, ProbeTask]:
-    """The probe records that `finetune` held out for each specialist, drawn again from their sources.
+    """The probe records that `finetune` held out for each specialist, drawn again from their sources, or that
+    a run held out for its specialists.
 
     Args:
-        specialists: model folders that `finetune` wrote.
+        specialists: model folders that `finetune` wrote, or those in `specialists/` of a run.
 
     Returns:
         Name of the task vector → its probe records.
@@ -206,6 +209,9 @@ def probe_of(specialists: Sources) -> dict[str, ProbeTask]:
     probes: dict[str, Any] = {}
     folders = [Path(specialist) for specialist in specialists]
     for folder, name in zip(folders, distinct_names(folders), strict=True):
+        if (of_run := _probe_of_run(folder)) is not None:
+            probes[name] = replace(of_run, name=name)
+            continue
         provenance: Any = read_manifest(folder).get("finetune")
         recorded = isinstance(provenance, dict) and {"source", "hash", "probe", "seed"} <= provenance.keys()
         if not recorded or not provenance["probe"]:
@@ -231,6 +237,14 @@ def probe_of(specialists: Sources) -> dict[str, ProbeTask]:
             )
         probes[name] = ProbeTask(name, task_type, probe, source.prompts)
     return probes
+
+
+def _probe_of_run(specialist: Path) -> ProbeTask | None:
+    """What the run held out for a specialist of it; None of a model that is no run's."""
+    run = RunFolder(specialist.absolute().parent.parent)
+    if specialist.absolute() != run.specialist(specialist.name).absolute() or not run.probe.is_dir():
+        return None
+    return read_probe(run.probe).get(specialist.name)
 
 
 def texts_of(

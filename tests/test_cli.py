@@ -101,7 +101,11 @@ def test_unknown_verb_names_the_nearest(selfpos: CommandLine) -> None:
             "finetune --task sts --lr 3",
             "there is no option '--lr'; did you mean '--learning-rate'? (see selfpos finetune --help)",
         ),
-        ("finetune --task sts --out x", "missing option '--data' (see selfpos finetune --help)"),
+        (
+            "finetune --task sts --out x",
+            "say what to train on: --data FILE (or a folder, or hub:NAME), or --data corpus for the "
+            "docstrings on this machine",
+        ),
         (
             "eval-mteb --tasks STS12 merged",
             "missing argument MODEL…; --tasks takes all words after it, so MODEL… comes first "
@@ -109,7 +113,8 @@ def test_unknown_verb_names_the_nearest(selfpos: CommandLine) -> None:
         ),
         (
             f"merge {ROOT / 'recipes' / 'quickstart.yaml'}",
-            f"it is a recipe of selfpos: carry it out with `selfpos run {ROOT}/recipes/quickstart.yaml`",
+            "quickstart.yaml is a recipe of selfpos: carry it out with "
+            f"`selfpos run {ROOT}/recipes/quickstart.yaml`",
         ),
         ("merge --vectors a b --method ties", "say where the merged model goes: --out FOLDER"),
         ("push model", "missing argument 'REPO' (see selfpos push --help)"),

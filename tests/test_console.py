@@ -8,15 +8,44 @@ import pytest
 from selfpos.console import LIBRARIES, progress, quiet_libraries
 
 
+@pytest.mark.parametrize(
+    ("title", "numbers", "shown"),
+    [
+        (
+            "scoring merged",
+            {"score": "83.34", "task": "Duplicates"},
+            "3/3 tasks left 0:00:00 score 83.34  task Duplicates",
+        ),
+        (
+            "scoring sentence-transformers/all-MiniLM-L6-v2",
+            {"score": "73.55", "task": "PythonDocsRetrieval"},
+            "3/3 tasks left 0:00:00 score 73.55  task Pytho",
+        ),
+    ],
+)
 def test_a_bar_of_80_columns_keeps_its_numbers(
+    title: str,
+    numbers: dict[str, str],
+    shown: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with progress(title, 3, unit="tasks") as bar:
+        bar.advance(3, **numbers)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert shown in line and "━━" in line
+    assert len(line) <= 80
+
+
+def test_a_bar_of_shares_ends_full(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    with progress("scoring merged", 3, unit="tasks") as bar:
-        bar.advance(3, task="Duplicates", score="83.34")
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "3/3 tasks 0:00:00 left 0:00:00 task Duplicates  score 83.34" in line
-    assert len(line) <= 80
+    with progress("merging", 1e9, unit="bytes") as bar:
+        for _ in range(3):
+            bar.advance(0.99999999 * 1e9 / 3)
+    assert "╸" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("hide", [True, False])

@@ -21,6 +21,7 @@ from selfpos.searched_merge import position_and_merge
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest, write_manifest
 from selfpos.tasks import get_task
+from tests.helpers.files import write_lines
 from tests.helpers.stand_ins import interrupt_second_gradient, pairs
 
 SEARCH = PositioningSettings(search="sgd", steps=3, batch_size=8, validation=0.0)
@@ -218,6 +219,23 @@ def test_specialists_with_one_folder_name_keep_a_probe_each(tiny_base: Path, tmp
     assert list(probe) == ["one/model", "two/model"]
     assert "about" in probe["one/model"].records[0]["positive"]
     assert set(probe["one/model"].records["anchor"]).isdisjoint(probe["two/model"].records["anchor"])
+
+
+def test_the_specialists_of_a_run_bring_what_the_run_held_out(tmp_path: Path) -> None:
+    records = {
+        "faq": {"type": "retrieval", "record": {"anchor": "Why?", "positive": "So."}},
+        "tickets": {"type": "classification", "record": {"text": "late", "label": "card"}},
+    }
+    (tmp_path / "probe").mkdir()
+    write_lines(tmp_path / "probe" / "probe.jsonl", [{"task": task} | line for task, line in records.items()])
+    for task in records:
+        (tmp_path / "specialists" / task).mkdir(parents=True)
+    probe = probe_of([tmp_path / "specialists" / "tickets", tmp_path / "specialists" / "faq"])
+    assert list(probe) == ["tickets", "faq"]
+    assert {name: task.type.name for name, task in probe.items()} == {
+        name: line["type"] for name, line in records.items()
+    }
+    assert probe["faq"].records.to_list() == [records["faq"]["record"]]
 
 
 def test_an_adapter_finds_its_base_from_any_working_folder(

@@ -56,10 +56,9 @@ SIDES = {"query": "query", **dict.fromkeys(("document", "passage", "corpus"), "d
 @click.option("--base", default="all-MiniLM-L6-v2", show_default=True, help="Model folder or Hub name.")
 @click.option(
     "--data",
-    required=True,
     multiple=True,
     help="A local file or folder, hub:NAME, or 'corpus' (docstrings on this machine; for retrieval also "
-    "'corpus:names', 'corpus:see-also'); may be repeated.",
+    "'corpus:names', 'corpus:see-also'); may be repeated.  [required]",
 )
 @click.option("--out", required=True, type=PATH, help="Folder to write; must not exist.")
 @options_of(TaskSource, "split", "limit", "streaming", weights="weight")
@@ -134,6 +133,11 @@ def command(
     from selfpos.tasks import get_task
     from selfpos.training.outside import check_trackers
 
+    if not data:
+        raise SelfposError(
+            "say what to train on: --data FILE (or a folder, or hub:NAME), or --data corpus for the "
+            "docstrings on this machine"
+        )
     quiet_process()
     source = {
         "type": get_task(task).name,

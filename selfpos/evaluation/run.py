@@ -102,7 +102,7 @@ def evaluate(
                         "are alike; it counts as missing",
                         *(title, name),
                     )
-                bar.advance(1, task=title, score=f"{100 * scores[title].main_score:.2f}")
+                bar.advance(1, score=f"{100 * scores[title].main_score:.2f}", task=title)
             except Exception as error:
                 if isinstance(error, SelfposError) and not scorer.is_loaded:
                     raise  # the model itself is at fault, so that no task can be scored
@@ -111,7 +111,7 @@ def evaluate(
                 log.error("task %s failed on %s: %s", title, name, failures[title])
                 # The traceback is for the log of a run, not for the screen.
                 log.info("where task %s failed", title, exc_info=True)
-                bar.advance(1, task=title, score="failed")
+                bar.advance(1, score="failed", task=title)
     write_last(out, str(meta.name), str(meta.revision), scores)
     if failures:
         raise TasksFailedError(failures_message(failures, scores, name, out), failures, scores)

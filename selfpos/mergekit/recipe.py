@@ -123,14 +123,14 @@ class _Translator:
 
     def _counterpart(self) -> Counterpart:
         """Checks the fields of the top and returns the method's counterpart."""
-        fault = self.recipe.fault
+        fault, file = self.recipe.fault, self.recipe.file
+        if "tasks" in self.data and "merge_method" not in self.data:
+            raise SelfposError(f"{file} is a recipe of selfpos: carry it out with `selfpos run {file}`")
         for name in self.data:
             if name in EVERY_PARAMETER:
                 self.notes.append(f"{name}: mergekit reads it under 'parameters' only; it has no effect here")
             elif name not in FIELDS:
                 hint = nearest(str(name), FIELDS)
-                if "tasks" in self.data:
-                    hint = f"; it is a recipe of selfpos: carry it out with `selfpos run {self.recipe.file}`"
                 raise fault((str(name),), f"field '{name}' has no counterpart here{hint}")
         method = str(self.data.get("merge_method"))
         if method not in MERGEKIT:
