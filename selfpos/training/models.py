@@ -47,6 +47,19 @@ HEADS = {
     "MultiVectorEncoder(FOLDER).save_pretrained(OTHER), and give that as the base",
 }
 """Class → what a base of another class lacks, and how it is made."""
+NEEDED = {
+    SPARSE: (
+        "SpladePooling",
+        "of sparse encoders only SPLADE (a masked language model and SpladePooling, for questions and texts "
+        "alike) is trained",
+    ),
+    MULTI_VECTOR: (
+        "MultiVectorMask",
+        "it is in an older layout, which its specialists would not have: save it in today's with "
+        "MultiVectorEncoder(FOLDER).save_pretrained(OTHER), and give that as the base",
+    ),
+}
+"""Class → the module without which a base of it is not trained, and why."""
 FOR_EMBEDDINGS = {"cached", "matryoshka", "sts_loss", "sts_positive"}
 LOSSES = {
     RERANKER: ("a cross-encoder learns by binary cross-entropy", FOR_EMBEDDINGS | {"temperature"}),
@@ -76,11 +89,9 @@ def check_trainable(base: Path, max_length: int | None = None, kind: str = EMBED
     elif class_of(base) != kind:
         raise SelfposError(f"{base} is a {class_of(base)} without {HEADS[kind]}")
     modules = read_modules(base, plain=kind != EMBEDDER)
-    if kind == SPARSE and "SpladePooling" not in [module.kind for module in modules]:
-        raise SelfposError(
-            f"{base} is a {kind} of {', '.join(module.kind for module in modules)}; of sparse encoders only "
-            "SPLADE (a masked language model and SpladePooling, for questions and texts alike) is trained"
-        )
+    kinds = [module.kind for module in modules]
+    if kind in NEEDED and NEEDED[kind][0] not in kinds:
+        raise SelfposError(f"{base} is a {kind} of {', '.join(kinds)}; {NEEDED[kind][1]}")
     check_tokenizer(base, modules)
     check_settings(base, modules)
     refuse_pickles(base)

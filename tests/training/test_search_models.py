@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -211,7 +212,12 @@ def test_what_cannot_be_is_refused_before_it_is_trained(tmp_path: Path, selfpos:
     )
     modules = [Transformer(str(plain)), Pooling(16), SparseAutoEncoder(16, 32, 4)]
     SparseEncoder(modules=modules, device="cpu").save_pretrained(str(tmp_path / "csr"))
+    pylate = shutil.copytree(multi, tmp_path / "pylate")
+    first_two = json.loads((multi / "modules.json").read_text())[:2]
+    (pylate / "modules.json").write_text(json.dumps(first_two))
+    edit_json(pylate / "config_sentence_transformers.json", model_type="ColBERT")
     cases: list[tuple[Path, list[Any], str]] = [
+        (pylate, [], "is a MultiVectorEncoder of Transformer, Dense; it is in an older layout"),
         (sparse, ["--task", "reranking"], "from data for --task retrieval; task type reranking is for other"),
         (multi, ["--task", "sts"], "a multi-vector encoder learns which text answers a question"),
         (
