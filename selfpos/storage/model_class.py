@@ -50,7 +50,7 @@ def check_embeds(folder: Path, *allowed: str) -> None:
         raise SelfposError(
             f"{folder} is a {kind}: such models are trained by `selfpos finetune`, merged by methods that "
             f"use no data (see `selfpos methods`) and scored by `selfpos eval-mteb`; {RERANKER}s are also "
-            f"merged by self-positioning and trained in runs, and all else takes a {EMBEDDER}"
+            f"trained in runs and merged by self-positioning, and all else takes a {EMBEDDER}"
         )
 
 
