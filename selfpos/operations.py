@@ -26,14 +26,14 @@ from selfpos.statistics import check, gathered
 from selfpos.storage.atomic import refuse_existing, refuse_within
 from selfpos.storage.locate import locate_model
 from selfpos.storage.manifest import read_manifest
-from selfpos.storage.model_class import RERANKER, check_embeds, class_of
+from selfpos.storage.model_class import EMBEDDER, RERANKER, check_embeds, class_of
 from selfpos.storage.model_folder import open_model
 from selfpos.storage.run_folder import RunFolder
 from selfpos.tasks import TaskType, get_task
 from selfpos.tasks.texts import GENERAL, TEXTS
-from selfpos.tasks.types.candidates import for_cross_encoder
+from selfpos.tasks.types.classes import for_class
 from selfpos.training import TrainingResult, train
-from selfpos.training.models import check_trainable, load_trainable, refuse_for_pairs, wanted_class
+from selfpos.training.models import check_trainable, load_trainable, refuse_for, wanted_class
 from selfpos.training.negatives import mine
 from selfpos.vectors.check import side_prompt
 from selfpos.vectors.task_vector import distinct_names
@@ -65,7 +65,7 @@ def finetune(
         source: the task's type and data.
         out: the folder to write; it must not exist.
         settings: how to train.
-        model_type: `sentence-transformer` or `cross-encoder`; what the base is when absent.
+        model_type: a name in `training.models.MODEL_TYPES`; what the base is when absent.
         probe: records held out of the training data, which `probe_of` draws again; a quarter of the data
             where it is more than half of it.
         seed: of all random choices.
@@ -122,10 +122,11 @@ def check_finetune(
         base, source, out, settings, model_type=model_type, probe=probe, seed=seed, say=say
     )
     with quiet_libraries():
-        if task_type.model_class == RERANKER:
+        if task_type.model_class != EMBEDDER:
             load_trainable(folder, settings)
-            say("the base is a CrossEncoder, and so will the specialist be")
-        check_searches(folder)
+            say(f"the base is a {task_type.model_class}, and so will the specialist be")
+        if task_type.model_class in (EMBEDDER, RERANKER):
+            check_searches(folder)
     say(f"would train on {len(training)} records, and hold out {len(held_out)} for a probe")
 
 
@@ -154,9 +155,8 @@ def _prepared(
     task_type = get_task(source.type)
     folder = locate_model(base)
     refuse_within(out, folder)
-    if wanted_class(folder, model_type) == RERANKER:
-        task_type = for_cross_encoder(task_type)
-        refuse_for_pairs(source, settings)
+    task_type = for_class(task_type, wanted_class(folder, model_type))
+    refuse_for(task_type.model_class, source, settings)
     # before its data is read, or mined with it
     check_trainable(folder, settings.max_length, task_type.model_class)
     code = code_of(check_base(folder, allow_code=True))
@@ -217,9 +217,7 @@ def probe_of(specialists: Sources) -> dict[str, ProbeTask]:
         if not recorded or not provenance["probe"]:
             raise _no_probe(f"{folder} does not say which records were held out for a probe")
         source = validate(TaskSource, provenance["source"], f"{folder}/selfpos.json")
-        task_type = get_task(source.type)
-        if class_of(folder) == RERANKER:
-            task_type = for_cross_encoder(task_type)
+        task_type = for_class(get_task(source.type), class_of(folder))
         try:
             loaded = load_task(source, seed=provenance["seed"], task_type=task_type)
         except SelfposError as error:

@@ -44,14 +44,16 @@ SIDES = {"query": "query", **dict.fromkeys(("document", "passage", "corpus"), "d
     epilog=examples(
         "finetune --task classification --data tickets.csv --out specialists/tickets",
         "finetune --task reranking --data wikiqa.csv --base cross-encoder/ms-marco-MiniLM-L6-v2 --out ranker",
+        "finetune --task retrieval --data pairs.jsonl --base naver/splade-v3 --out specialists/sparse",
         "finetune --task retrieval --data pairs.jsonl --base BAAI/bge-m3 --lora 16 --out specialists/pairs",
     ),
 )
 @click.option("--task", required=True, help="Task type, one of `selfpos tasks`.")
 @click.option(
     "--model-type",
-    type=click.Choice(["sentence-transformer", "cross-encoder"]),
-    help="What to train [default: what the base is]; a cross-encoder learns --task reranking.",
+    type=click.Choice(["sentence-transformer", "cross-encoder", "sparse-encoder", "multi-vector-encoder"]),
+    help="What to train [default: what the base is]; a cross-encoder learns --task reranking, sparse and "
+    "multi-vector encoders (SPLADE, ColBERT) --task retrieval.",
 )
 @click.option("--base", default="all-MiniLM-L6-v2", show_default=True, help="Model folder or Hub name.")
 @click.option(
@@ -124,8 +126,8 @@ def command(
     allow_pickle: bool,
     **options: Any,
 ) -> None:
-    """Fine-tune the base model on one task, and save it as a folder that SentenceTransformer loads, or, of a
-    reranker, CrossEncoder.
+    """Fine-tune the base model on one task, and save it as a folder that loads in the base's class of
+    sentence-transformers.
     """
     from selfpos.console import is_first, quiet_process, tell
     from selfpos.operations import check_finetune, finetune

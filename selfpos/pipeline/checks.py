@@ -52,16 +52,16 @@ def task_types(recipe: Recipe, base: Path) -> dict[str, TaskType]:
     from selfpos.merging import get_method
     from selfpos.storage.model_class import RERANKER, class_of
     from selfpos.tasks import get_task
-    from selfpos.tasks.types.candidates import for_cross_encoder
-    from selfpos.training.models import refuse_for_pairs
+    from selfpos.tasks.types.classes import for_class
+    from selfpos.training.models import refuse_for
 
     types = {name: get_task(source.type) for name, source in recipe.tasks.items()}
     if class_of(base) != RERANKER:
         return types
     for name, source in recipe.tasks.items():
         try:
-            types[name] = for_cross_encoder(types[name])
-            refuse_for_pairs(source, recipe.training)
+            types[name] = for_class(types[name], RERANKER)
+            refuse_for(RERANKER, source, recipe.training)
         except SelfposError as error:
             raise SelfposError(f"recipe {recipe.name}, task {name}: {error}") from None
     for name, merge in recipe.merges.items():

@@ -35,7 +35,7 @@ from selfpos.recipe import PositioningSettings
 from selfpos.storage.model_class import RERANKER, class_of
 from selfpos.storage.model_folder import open_model
 from selfpos.tasks.texts import TEXTS
-from selfpos.tasks.types.candidates import for_cross_encoder
+from selfpos.tasks.types.classes import for_class
 from selfpos.vectors import open_vectors
 
 Parts = tuple[dict[str, TaskProbe], dict[str, TaskProbe]]
@@ -130,7 +130,7 @@ def probe_for(base: Path, probe: Mapping[str, ProbeTask]) -> dict[str, ProbeTask
     """
     if class_of(base) != RERANKER:
         return dict(probe)
-    return {name: replace(task, type=for_cross_encoder(task.type)) for name, task in probe.items()}
+    return {name: replace(task, type=for_class(task.type, RERANKER)) for name, task in probe.items()}
 
 
 def _split(probe: Mapping[str, ProbeTask], settings: PositioningSettings, seed: int) -> Parts:

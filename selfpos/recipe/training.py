@@ -56,7 +56,10 @@ class TrainingSettings(Settings):
         0.1, ge=0, le=1, description="share of the steps over which the learning rate rises from zero"
     )
     temperature: float = Field(
-        0.05, ge=1e-4, description="of every InfoNCE loss, in training and on the probe alike"
+        0.05,
+        ge=1e-4,
+        description="of every InfoNCE loss, in training and on the probe alike; for SPLADE and ColBERT "
+        "1 where none is given",
     )
     max_length: int | None = Field(
         None,

@@ -12,11 +12,12 @@ from selfpos.storage.model_folder import read_modules
 from selfpos.storage.networks import architectures, task_of
 
 EMBEDDER, RERANKER = "SentenceTransformer", "CrossEncoder"
+SPARSE, MULTI_VECTOR = "SparseEncoder", "MultiVectorEncoder"
 PACKAGES = {
     "cross_encoder": RERANKER,
-    "sparse_encoder": "SparseEncoder",
-    "multi_vector_encoder": "MultiVectorEncoder",
-    "pylate": "MultiVectorEncoder",
+    "sparse_encoder": SPARSE,
+    "multi_vector_encoder": MULTI_VECTOR,
+    "pylate": MULTI_VECTOR,
 }
 """Packages of modules that one class alone has → that class."""
 
@@ -30,10 +31,10 @@ def class_of(folder: Path) -> str:
         if task_of(folder) == "sequence-classification":
             return RERANKER
         colbert = "HF_ColBERT" in architectures(read_json(folder / CONFIG, missing_ok=True))
-        return "MultiVectorEncoder" if colbert else EMBEDDER
+        return MULTI_VECTOR if colbert else EMBEDDER
     stated = read_json(folder / PROMPTS_CONFIG, missing_ok=True).get("model_type")
     if stated:
-        return "MultiVectorEncoder" if stated == "ColBERT" else str(stated)  # as PyLate called it
+        return MULTI_VECTOR if stated == "ColBERT" else str(stated)  # as PyLate called it
     modules = read_modules(folder)
     for package, name in PACKAGES.items():
         if any(f".{package}." in f".{module.type}" for module in modules):
@@ -47,9 +48,9 @@ def check_embeds(folder: Path, *allowed: str) -> None:
     kind = class_of(folder)
     if kind not in (EMBEDDER, *allowed):
         raise SelfposError(
-            f"{folder} is a {kind}: such models are merged by methods that use no data (see `selfpos "
-            f"methods`) and scored by `selfpos eval-mteb`; {RERANKER}s are also trained by `selfpos "
-            f"finetune --task reranking` and merged by self-positioning, and all else takes a {EMBEDDER}"
+            f"{folder} is a {kind}: such models are trained by `selfpos finetune`, merged by methods that "
+            f"use no data (see `selfpos methods`) and scored by `selfpos eval-mteb`; {RERANKER}s are also "
+            f"trained in runs and merged by self-positioning, and all else takes a {EMBEDDER}"
         )
 
 

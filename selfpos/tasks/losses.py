@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from sentence_transformers import CrossEncoder, SentenceTransformer
+    from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder
 
 
 def supervised_info_nce(embeddings: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -80,6 +80,25 @@ def _binary_cross_entropy(model: CrossEncoder, _: float) -> nn.Module:
     return BinaryCrossEntropyLoss(model)
 
 
+def _splade(model: SparseEncoder, temperature: float) -> nn.Module:
+    """InfoNCE by the model's similarity, and the library's FLOPS penalties on both sides."""
+    from sentence_transformers.sparse_encoder.losses import SparseMultipleNegativesRankingLoss, SpladeLoss
+
+    ranking = SparseMultipleNegativesRankingLoss(
+        model, scale=1 / temperature, similarity_fct=model.similarity
+    )
+    return SpladeLoss(model, ranking, query_regularizer_weight=5e-5, document_regularizer_weight=3e-5)
+
+
+def _multi_vector(model: MultiVectorEncoder, temperature: float) -> nn.Module:
+    """InfoNCE by the model's similarity: MaxSim, or its mean over the question's tokens."""
+    from sentence_transformers.multi_vector_encoder.losses import MultiVectorMultipleNegativesRankingLoss
+    from sentence_transformers.multi_vector_encoder.scoring.colbert import colbert_scores, mean_colbert_scores
+
+    similarity = {"maxsim": colbert_scores, "meanmaxsim": mean_colbert_scores}[model.similarity_fn_name]
+    return MultiVectorMultipleNegativesRankingLoss(model, scale=1 / temperature, similarity_fct=similarity)
+
+
 BOTH_WAYS: Any = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
 #: name → loss of (model, temperature)
 LOSSES: dict[str, Callable[[Any, float], nn.Module]] = {
@@ -88,4 +107,6 @@ LOSSES: dict[str, Callable[[Any, float], nn.Module]] = {
     "cosent": _cosent,
     "supervised-info-nce": SupervisedInfoNCELoss,
     "binary-cross-entropy": _binary_cross_entropy,
+    "splade": _splade,
+    "multi-vector-info-nce": _multi_vector,
 }

@@ -154,6 +154,24 @@ class PairMeasure(TaskMeasure):
         return {"precisions": precisions}
 
 
+class SearchMeasure(TaskMeasure):
+    """nDCG@10 of each question's positive among the other texts of all records, by a model's own similarity.
+
+    Its score is of similarities (len(questions), len(texts)), instead of embeddings.
+    """
+
+    def __init__(self, measured: Measured) -> None:
+        self.questions, self._positives = measured.columns[:2]
+        self.texts = list(dict.fromkeys(text for column in measured.columns[1:] for text in column))
+
+    def items(self, embeddings: Tensor) -> dict[str, NDArray]:
+        similarities = embeddings.detach().double().cpu().numpy()
+        row_of = {text: row for row, text in enumerate(self.texts)}
+        positives = np.array([[row_of[text]] for text in self._positives])
+        to_positive = np.take_along_axis(similarities, positives, axis=1)
+        return {"gains": _discounted(similarities, to_positive, positives == np.arange(len(self.texts)))}
+
+
 def rows_by(texts: Sequence[str]) -> dict[str, list[int]]:
     """Text → the rows that hold it, both in their order."""
     rows: dict[str, list[int]] = {}
@@ -215,5 +233,9 @@ def _gains(
     similarities = anchors @ candidates[distinct].T
     to_positive = (anchors * positives).sum(1, keepdims=True)
     same = np.array([first[text] for text in positive_texts])[:, None] == distinct
+    return _discounted(similarities, to_positive, same)
+
+
+def _discounted(similarities: NDArray, to_positive: NDArray, same: NDArray) -> NDArray:
     ranks = 1 + ((similarities > to_positive) & ~same).sum(1)
     return np.where(ranks <= DEPTH, 1 / np.log2(1 + ranks), 0.0)

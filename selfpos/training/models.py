@@ -15,15 +15,58 @@ from selfpos.storage.file_kinds import ADAPTER, CONFIG, PROMPTS_CONFIG, TOKENIZE
 from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.loading import check_settings, loading
 from selfpos.storage.manifest import mapping, read_json
-from selfpos.storage.model_class import EMBEDDER, RERANKER, check_embeds, check_one_output, class_of
-from selfpos.storage.model_folder import check_tokenizer, read_modules, refuse_pickles
+from selfpos.storage.model_class import (
+    EMBEDDER,
+    MULTI_VECTOR,
+    RERANKER,
+    SPARSE,
+    check_embeds,
+    check_one_output,
+    class_of,
+)
+from selfpos.storage.model_folder import check_tokenizer, open_model, read_modules, refuse_pickles
 from selfpos.storage.networks import TRANSFORMERS, networks
+from selfpos.tasks.task import SIDES, Prompts
+from selfpos.vectors.check import side_prompt
 
 Precision = Literal["float32", "bf16", "fp16"]
 
-MODEL_TYPES = {"sentence-transformer": EMBEDDER, "cross-encoder": RERANKER}
+MODEL_TYPES = {
+    "sentence-transformer": EMBEDDER,
+    "cross-encoder": RERANKER,
+    "sparse-encoder": SPARSE,
+    "multi-vector-encoder": MULTI_VECTOR,
+}
 """What users call the classes that are trained here."""
-FOR_EMBEDDINGS = {"temperature", "cached", "matryoshka", "sts_loss", "sts_positive"}
+HEADS = {
+    RERANKER: "the head of a cross-encoder, which all specialists share: make it one with "
+    "CrossEncoder(FOLDER, num_labels=1).save_pretrained(OTHER), and give that as the base",
+    SPARSE: "a SPLADE head: give a base that SparseEncoder made of a masked language model, with "
+    "SparseEncoder(FOLDER).save_pretrained(OTHER)",
+    MULTI_VECTOR: "the projection of a multi-vector encoder, which all specialists share: make it one with "
+    "MultiVectorEncoder(FOLDER).save_pretrained(OTHER), and give that as the base",
+}
+"""Class → what a base of another class lacks, and how it is made."""
+NEEDED = {
+    SPARSE: (
+        "SpladePooling",
+        "of sparse encoders only SPLADE (a masked language model and SpladePooling, for questions and texts "
+        "alike) is trained",
+    ),
+    MULTI_VECTOR: (
+        "MultiVectorMask",
+        "it is in an older layout, which its specialists would not have: save it in today's with "
+        "MultiVectorEncoder(FOLDER).save_pretrained(OTHER), and give that as the base",
+    ),
+}
+"""Class → the module without which a base of it is not trained, and why."""
+FOR_EMBEDDINGS = {"cached", "matryoshka", "sts_loss", "sts_positive"}
+LOSSES = {
+    RERANKER: ("a cross-encoder learns by binary cross-entropy", FOR_EMBEDDINGS | {"temperature"}),
+    SPARSE: ("a sparse encoder learns by the SPLADE loss", FOR_EMBEDDINGS),
+    MULTI_VECTOR: ("a multi-vector encoder learns by InfoNCE of MaxSim", FOR_EMBEDDINGS),
+}
+"""Class → how it learns, and the settings that mean nothing to that."""
 #: files of slow tokenizers, which the library leaves out when it saves a fast one
 SLOW_TOKENIZER_FILES = {
     "vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
@@ -44,11 +87,11 @@ def check_trainable(base: Path, max_length: int | None = None, kind: str = EMBED
     if kind == EMBEDDER:
         check_embeds(base)
     elif class_of(base) != kind:
-        raise SelfposError(
-            f"{base} is a {class_of(base)} without the head of a cross-encoder, which all specialists share: "
-            f"make it one with {kind}(FOLDER, num_labels=1).save_pretrained(OTHER), and give that as the base"
-        )
+        raise SelfposError(f"{base} is a {class_of(base)} without {HEADS[kind]}")
     modules = read_modules(base, plain=kind != EMBEDDER)
+    kinds = [module.kind for module in modules]
+    if kind in NEEDED and NEEDED[kind][0] not in kinds:
+        raise SelfposError(f"{base} is a {kind} of {', '.join(kinds)}; {NEEDED[kind][1]}")
     check_tokenizer(base, modules)
     check_settings(base, modules)
     refuse_pickles(base)
@@ -69,7 +112,7 @@ def wanted_class(base: Path, model_type: str | None) -> str:
     """
     base_class = class_of(base)
     wanted = MODEL_TYPES[model_type] if model_type else base_class
-    if wanted == EMBEDDER and base_class != EMBEDDER:
+    if base_class not in (wanted, EMBEDDER):
         raise SelfposError(
             f"{base} is a {base_class}, not the {model_type} that --model-type asks for; omit the option, or "
             "give another base"
@@ -77,24 +120,46 @@ def wanted_class(base: Path, model_type: str | None) -> str:
     return wanted
 
 
-def refuse_for_pairs(source: TaskSource, settings: TrainingSettings) -> None:
-    """Raise SelfposError for settings that mean nothing to a cross-encoder."""
-    if source.prompts:
+def refuse_for(kind: str, source: TaskSource, settings: TrainingSettings) -> None:
+    """Raise SelfposError for settings that mean nothing to models of the class `kind`."""
+    if kind == EMBEDDER:
+        return
+    how, meaningless = LOSSES[kind]
+    if source.prompts and kind == RERANKER:
         raise SelfposError(
             "a cross-encoder is trained without prompts of its tasks, for it is used with its base's default "
             "prompt at most; write the instruction into the questions of the data"
         )
     if source.mine is not None:
         raise SelfposError(
-            "a cross-encoder embeds no texts, so it mines no negatives; give data that has them"
+            f"a {kind} mines no negatives, for a SentenceTransformer's embeddings find them; give data that "
+            "has them"
         )
-    for name in settings.model_fields_set & FOR_EMBEDDINGS:
+    for name in settings.model_fields_set & meaningless:
         if getattr(settings, name) != TrainingSettings.model_fields[name].get_default(
             call_default_factory=True
         ):
-            raise SelfposError(
-                f"{name} is for losses of embeddings; a cross-encoder learns by binary cross-entropy: omit it"
-            )
+            raise SelfposError(f"{name} is for losses of embeddings; {how}: omit it")
+
+
+def settings_for(kind: str, settings: TrainingSettings) -> TrainingSettings:
+    """`settings` with a temperature of 1 for sparse and multi-vector encoders, whose similarities are sums,
+    where no other is given.
+    """
+    if kind not in (SPARSE, MULTI_VECTOR) or "temperature" in settings.model_fields_set:
+        return settings
+    return settings.model_copy(update={"temperature": 1.0})
+
+
+def prompts_for(kind: str, base: Path, asked: Prompts) -> Prompts:
+    """The prompts that a training of a model of the class `kind` sets before its texts: those `asked` for,
+    and for sparse and multi-vector encoders else those of `base`, which their `encode_query` and
+    `encode_document` set.
+    """
+    if kind not in (SPARSE, MULTI_VECTOR) or (asked and isinstance(asked, str)):
+        return asked
+    folder = open_model(base)
+    return {side: side_prompt(folder, side) for side in SIDES} | dict(asked or {})
 
 
 def token_limit(transformer: Path) -> int | None:

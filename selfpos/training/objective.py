@@ -39,7 +39,8 @@ def make_loss(task_type: TaskType, model: SentenceTransformer, settings: Trainin
 def loss_name(loss: nn.Module) -> str:
     """The name of `loss` in the manifest: its class, and that of the loss it wraps."""
     name = type(loss).__name__
-    return f"{name}({loss_name(loss.loss)})" if isinstance(loss, MatryoshkaLoss | ChunkedLoss) else name
+    inner = getattr(loss, "loss", None)
+    return f"{name}({loss_name(inner)})" if isinstance(inner, nn.Module) else name
 
 
 class ChunkedLoss(CachedLossMixin, nn.Module):

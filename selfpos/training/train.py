@@ -17,12 +17,19 @@ from selfpos.storage.atomic import fresh_folder, refuse_existing
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.locate import display_name, hub_snapshot
 from selfpos.storage.manifest import write_manifest
-from selfpos.storage.model_class import RERANKER, class_of, default_prompt
+from selfpos.storage.model_class import class_of
 from selfpos.tasks import TaskType
 from selfpos.tasks.draws import gives_no_batch, why_no_batch
 from selfpos.tasks.task import Prompts, column_prompts, kept_prompts
 from selfpos.training.checkpoints import Checkpoints, Interruption, checkpoints_of, step_of
-from selfpos.training.models import check_trainable, choose_precision, load_trainable, save_model
+from selfpos.training.models import (
+    check_trainable,
+    choose_precision,
+    load_trainable,
+    prompts_for,
+    save_model,
+    settings_for,
+)
 from selfpos.training.outside import check_trackers, environment, outside_failures, tensorboard_beside
 
 if TYPE_CHECKING:
@@ -121,7 +128,9 @@ def train(
     classes = {task_type.model_class for task_type, _ in data.values()}
     if len(classes) > 1:
         raise SelfposError(f"one model does not learn the tasks of {' and '.join(sorted(classes))}")
-    check_trainable(base, settings.max_length, classes.pop())
+    kind = classes.pop()
+    check_trainable(base, settings.max_length, kind)
+    settings, asked = settings_for(kind, settings), dict(prompts or {})
     mixture = mixture or MixtureSettings()
     if mixture.surgery and len(data) < 2:
         raise SelfposError("gradient surgery is between tasks: it needs the data of two or more")
@@ -130,7 +139,8 @@ def train(
     check_trackers(settings.report_to)
     processes.join(settings.device)
     with quiet_libraries(), tensorboard_beside(out), outside_failures(settings):
-        tasks = _prepare(data, settings, validation or {}, prompts or {}, seed)
+        used = {task: prompts_for(kind, base, asked.get(task, "")) for task in data}
+        tasks = _prepare(data, settings, validation or {}, used, seed)
         base_hash = content_hash(base)
         made_of: dict[str, Any] = {
             "base": {"name": display_name(base), **hub_snapshot(base), "hash": base_hash},
@@ -150,9 +160,11 @@ def train(
         with checkpoints_of(out, identity) as checkpoints, Interruption() as interruption:
             result, model, measured = training.run(checkpoints, interruption)
             if is_first():
-                kind = "joint" if len(data) > 1 else "specialist"
-                kept = kept_prompts({name: (task.type, task.asked_prompts) for name, task in tasks.items()})
-                manifest = {"kind": kind, "name": name, **made_of, **measured, **(provenance or {})}
+                role = "joint" if len(data) > 1 else "specialist"
+                kept = kept_prompts(
+                    {task: (entry.type, asked.get(task, "")) for task, entry in tasks.items()}
+                )
+                manifest = {"kind": role, "name": name, **made_of, **measured, **(provenance or {})}
                 with fresh_folder(out) as folder:
                     save_model(model, base, folder, kept)
                     write_manifest(folder, manifest)
@@ -326,10 +338,8 @@ class _Training:
         self, model: Any, precision: str, losses: Sequence[Any], folder: Path, callbacks: list[Any]
     ) -> Any:
         from datasets import DatasetDict
-        from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCollator
-        from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 
-        from selfpos.training.trainer import Arguments, PairArguments, PairTrainer, Trainer
+        from selfpos.training.trainer import TRAINERS, make_collator
 
         settings, mixture = self.settings, self.mixture
         limits = [limit for limit in (settings.max_length, model.max_seq_length) if limit is not None]
@@ -341,8 +351,9 @@ class _Training:
         prompts: Any = {number: task.prompts for number, task in numbered.items()}
         if len(numbered) == 1:
             data, loss, prompts = data["0"], loss["0"], prompts["0"]
-        in_pairs = class_of(self.base) == RERANKER
-        arguments = (PairArguments if in_pairs else Arguments)(
+        kind = class_of(self.base)
+        trainer_class, arguments_class = TRAINERS[kind]
+        arguments = arguments_class(
             output_dir=str(folder),
             max_steps=settings.steps or -1,
             gradient_accumulation_steps=len(numbered) if mixture.surgery else 1,
@@ -367,22 +378,12 @@ class _Training:
             disable_tqdm=True,
             use_cpu=model.device.type == "cpu",
         )
-        if in_pairs:
-            collator: Any = CrossEncoderDataCollator(
-                preprocess_fn=model.preprocess, prompts=default_prompt(model)
-            )
-            if length != model.max_seq_length:
-                model.max_seq_length = length  # which the loss goes by
-        else:
-            collator = SentenceTransformerDataCollator(
-                preprocess_fn=model.preprocess, max_length=length, prompts=prompts
-            )
-        return (PairTrainer if in_pairs else Trainer)(
+        return trainer_class(
             model=model,
             args=arguments,
             train_dataset=data,
             loss=loss,
-            data_collator=collator,
+            data_collator=make_collator(kind, model, prompts, length, settings.max_length),
             callbacks=callbacks,
             types={id(task.records): (name, task.type) for name, task in self.tasks.items()},
             by_length=settings.batching == "length",

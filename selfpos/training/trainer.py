@@ -14,19 +14,29 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformerTrainer
+from sentence_transformers.base.data_collator import BaseDataCollator
 from sentence_transformers.base.sampler import GroupByLabelBatchSampler, NoDuplicatesBatchSampler
 from sentence_transformers.base.trainer import BaseTrainer
 from sentence_transformers.base.training_args import BaseTrainingArguments
 from sentence_transformers.cross_encoder import CrossEncoderTrainer
+from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCollator
 from sentence_transformers.cross_encoder.training_args import CrossEncoderTrainingArguments
+from sentence_transformers.multi_vector_encoder import MultiVectorEncoderTrainer
+from sentence_transformers.multi_vector_encoder.data_collator import MultiVectorEncoderDataCollator
+from sentence_transformers.multi_vector_encoder.training_args import MultiVectorEncoderTrainingArguments
+from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
+from sentence_transformers.sparse_encoder import SparseEncoderTrainer
+from sentence_transformers.sparse_encoder.training_args import SparseEncoderTrainingArguments
 from transformers import PrinterCallback, TrainerCallback
 
 import selfpos.processes as processes
 from selfpos.console import Bar, is_first, log, progress
 from selfpos.errors import OperationError, SelfposError
 from selfpos.recipe import MixtureSettings
+from selfpos.storage.model_class import EMBEDDER, MULTI_VECTOR, RERANKER, SPARSE, default_prompt
 from selfpos.tasks import TaskType
+from selfpos.tasks.task import SIDES
 from selfpos.training.checkpoints import Checkpoints, Interruption
 from selfpos.training.outside import Spent
 from selfpos.training.samplers import LengthBatchSampler, MixtureBatchSampler, records_per_epoch
@@ -49,6 +59,14 @@ class Arguments(_WarmUp, SentenceTransformerTrainingArguments):
 
 class PairArguments(_WarmUp, CrossEncoderTrainingArguments):
     """Of cross-encoders."""
+
+
+class SparseArguments(_WarmUp, SparseEncoderTrainingArguments):
+    """Of sparse encoders."""
+
+
+class MultiVectorArguments(_WarmUp, MultiVectorEncoderTrainingArguments):
+    """Of multi-vector encoders."""
 
 
 class TaskTrainer(BaseTrainer):
@@ -160,6 +178,42 @@ class PairTrainer(TaskTrainer, CrossEncoderTrainer):
         if model.training:
             super()._track_num_input_tokens(inputs[0])
         return (dict(inputs[0]),)
+
+
+class SparseTrainer(TaskTrainer, SparseEncoderTrainer):
+    """Of sparse encoders."""
+
+
+class MultiVectorTrainer(TaskTrainer, MultiVectorEncoderTrainer):
+    """Of multi-vector encoders."""
+
+
+TRAINERS: dict[str, tuple[type[TaskTrainer], type[BaseTrainingArguments]]] = {
+    EMBEDDER: (Trainer, Arguments),
+    RERANKER: (PairTrainer, PairArguments),
+    SPARSE: (SparseTrainer, SparseArguments),
+    MULTI_VECTOR: (MultiVectorTrainer, MultiVectorArguments),
+}
+"""Class of models → its trainer and arguments."""
+
+
+def make_collator(
+    kind: str, model: Any, prompts: Any, length: int | None, asked: int | None
+) -> BaseDataCollator:
+    """What makes batches of records for `model`, of the class `kind`: with these prompts of the columns, and
+    texts cut at `length` tokens; of sparse and multi-vector encoders as each side is, and to `asked`.
+    """
+    if kind == EMBEDDER:
+        return SentenceTransformerDataCollator(model.preprocess, max_length=length, prompts=prompts)
+    if kind == RERANKER:
+        if length != model.max_seq_length:
+            model.max_seq_length = length  # which the loss goes by
+        return CrossEncoderDataCollator(model.preprocess, prompts=default_prompt(model))
+    limits = None
+    if asked is not None:
+        limits = {side: min(asked, getattr(model[0], f"{side}_length", None) or asked) for side in SIDES}
+    # the one that tells questions from texts by their order
+    return MultiVectorEncoderDataCollator(model.preprocess, max_length=limits, prompts=prompts)
 
 
 class NotFiniteError(OperationError):

@@ -14,8 +14,8 @@ import selfpos.processes as processes
 from selfpos.console import is_first, log
 from selfpos.errors import SelfposError
 from selfpos.storage.atomic import write_text
-from selfpos.storage.model_class import RERANKER
-from selfpos.tasks.measure import PairMeasure, TaskMeasure, Texts
+from selfpos.storage.model_class import EMBEDDER, RERANKER
+from selfpos.tasks.measure import PairMeasure, SearchMeasure, TaskMeasure, Texts
 from selfpos.tasks.task import Prompts, column_prompts
 from selfpos.tasks.types.candidates import RIGHT
 from selfpos.training.checkpoints import Checkpoints
@@ -56,8 +56,8 @@ def task_measure(task_type: TaskType, dataset: Dataset, prompts: Prompts, record
     if task_type.target == "label" and len(columns) == 1:
         references, measured = references[::2], references[1::2]
     parts = [dataset.select(part) for part in (references, measured)]
-    texts = (Texts.of(part, columns, task_type.target, prompt_of, task_type.own_candidates) for part in parts)
-    return TaskMeasure(*texts)
+    texts = [Texts.of(part, columns, task_type.target, prompt_of, task_type.own_candidates) for part in parts]
+    return TaskMeasure(*texts) if task_type.model_class == EMBEDDER else SearchMeasure(texts[1])
 
 
 def score(measure: TaskMeasure, model: Any) -> float:
@@ -66,6 +66,10 @@ def score(measure: TaskMeasure, model: Any) -> float:
         raw = {"activation_fn": torch.nn.Identity(), "convert_to_tensor": True}
         scores = model.predict(measure.texts, batch_size=BATCH, show_progress_bar=False, **raw)
         return measure.score(scores[:, None])
+    if isinstance(measure, SearchMeasure):
+        options = {"prompt": "", "batch_size": BATCH, "show_progress_bar": False}
+        questions = model.encode_query(measure.questions, **options)
+        return measure.score(model.similarity(questions, model.encode_document(measure.texts, **options)))
     embeddings = model.encode(
         measure.texts, prompt="", batch_size=BATCH, convert_to_tensor=True, show_progress_bar=False
     )

@@ -123,13 +123,26 @@ def plain_bert(folder: Path, kind: str = "BertModel", **fields: Any) -> Path:
     return folder
 
 
-def splade(place: Path) -> Path:
+def colbert(place: Path, **fields: Any) -> Path:
+    """A tiny random MultiVectorEncoder."""
+    from sentence_transformers import MultiVectorEncoder
+
+    plain = plain_bert(place / "plain", **fields)
+    MultiVectorEncoder(str(plain), device="cpu", prompts={"query": "ask "}).save_pretrained(
+        str(place / "base")
+    )
+    return place / "base"
+
+
+def splade(place: Path, **fields: Any) -> Path:
     """A tiny random SparseEncoder of a masked language model."""
     from sentence_transformers import SparseEncoder
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.sparse_encoder.modules import SpladePooling
 
-    body = Transformer(str(plain_bert(place / "plain", "BertForMaskedLM")), transformer_task="fill-mask")
+    body = Transformer(
+        str(plain_bert(place / "plain", "BertForMaskedLM", **fields)), transformer_task="fill-mask"
+    )
     model = SparseEncoder(modules=[body, SpladePooling()], device="cpu", prompts={"query": "ask "})
     model.save_pretrained(str(place / "base"))
     return place / "base"

@@ -18,7 +18,7 @@ from selfpos.storage.model_folder import check_tokenizer, open_model
 from selfpos.vectors import open_vectors
 from tests.conftest import make_specialist
 from tests.helpers.adapters import edit_json, state
-from tests.helpers.families import plain_bert, splade
+from tests.helpers.families import colbert, plain_bert, splade
 
 TEXTS = ["a b c", "d e"]
 
@@ -28,14 +28,6 @@ def cross_encoder(place: Path) -> Path:
 
     plain = plain_bert(place / "plain", "BertForSequenceClassification", num_labels=1)
     model = CrossEncoder(str(plain), device="cpu", activation_fn=torch.nn.Identity(), prompts={"q": "ask "})
-    model.save_pretrained(str(place / "base"))
-    return place / "base"
-
-
-def colbert(place: Path) -> Path:
-    from sentence_transformers import MultiVectorEncoder
-
-    model = MultiVectorEncoder(str(plain_bert(place / "plain")), device="cpu", prompts={"query": "ask "})
     model.save_pretrained(str(place / "base"))
     return place / "base"
 

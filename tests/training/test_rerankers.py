@@ -260,7 +260,12 @@ def test_what_cannot_be_is_refused_before_it_is_trained(tmp_path: Path, selfpos:
             "is a CrossEncoder, not the sentence-transformer",
         ),
         (embedding, data, ["--model-type", "cross-encoder"], "without the head of a cross-encoder"),
-        (sparse, data, [], "is a SparseEncoder: such models are merged"),
+        (
+            sparse,
+            data,
+            [],
+            "a sparse encoder learns which text answers a question, from data for --task retr",
+        ),
         (classes, data, [], "gives 3 numbers for a pair of texts"),
         (base, raw_lists, [], "holds the grade 5.5; a cross-encoder learns grades from 0"),
         (base, raw, [], "holds the grade 5.5; a cross-encoder learns grades from 0"),

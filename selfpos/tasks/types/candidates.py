@@ -76,16 +76,6 @@ class CandidatePairs(Reranking):
             super()._check(dataset, name, source)
 
 
-def for_cross_encoder(task_type: TaskType) -> TaskType:
-    """The type that a cross-encoder learns `task_type` by. Raises SelfposError where there is none."""
-    if task_type.name != Reranking.name:
-        raise SelfposError(
-            f"a cross-encoder learns which candidates answer a question, from data for --task reranking; "
-            f"task type {task_type.name} is for models that embed texts"
-        )
-    return CandidatePairs()
-
-
 def _is_graded(values: Sequence[Any]) -> bool:
     """Whether the labels are numbers between right and wrong, rather than words or numbers for these."""
     return any(
