@@ -52,8 +52,9 @@ SIDES = {"query": "query", **dict.fromkeys(("document", "passage", "corpus"), "d
 @click.option(
     "--model-type",
     type=click.Choice(["sentence-transformer", "cross-encoder", "sparse-encoder", "multi-vector-encoder"]),
-    help="What to train [default: what the base is]; a cross-encoder learns --task reranking, sparse and "
-    "multi-vector encoders (SPLADE, ColBERT) --task retrieval.",
+    metavar="CLASS",
+    help="What to train: sentence-transformer, cross-encoder (--task reranking), sparse-encoder or "
+    "multi-vector-encoder (SPLADE and ColBERT, --task retrieval) [default: what the base is].",
 )
 @click.option("--base", default="all-MiniLM-L6-v2", show_default=True, help="Model folder or Hub name.")
 @click.option(

@@ -95,7 +95,7 @@ def examples(*lines: str, before: str = "") -> str:
 def _broken(line: str) -> str:
     rows = [""]
     for part in re.split(r" (?=--)", line):
-        if rows[-1] and len(rows[-1]) + len(part) > 74:
+        if rows[-1] and len(rows[-1]) + len(part) > 73:
             rows[-1] += " \\"
             rows.append(f"      {part}")
         else:
