@@ -76,9 +76,10 @@ def guided(folder: Path, name: str, minutes: float) -> Iterator[Outcome]:
 
 
 def grown(told: str) -> tuple[int, int]:
-    """What libFuzzer counts as coverage, branches by how often they are taken: at the start and the end."""
-    features = [int(number) for number in re.findall(r"^#\d+.* ft: (\d+)", told, re.MULTILINE)] or [0]
-    return features[0], features[-1]
+    """What libFuzzer counts, branches by how often they are taken: of the first contents, and of all."""
+    features = re.findall(r"^#\d+\s+(\w+) .* ft: (\d+)", told, re.MULTILINE)
+    first = [int(number) for event, number in features if event == "INITED"]
+    return (first[0], int(features[-1][1])) if first else (0, 0)
 
 
 def main(name: str, minutes: float, report: Path, folder: Path) -> None:

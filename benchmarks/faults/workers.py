@@ -73,7 +73,7 @@ class Cluster:
         found = []
         for process in self._head.children(recursive=True):
             with suppress(psutil.Error):
-                line = " ".join(process.cmdline())
+                line = " ".join(process.cmdline()).strip()  # a title leaves empty words behind it
                 if word in line:
                     found.append((process, line))
         return found

@@ -60,6 +60,19 @@ class Bounded(yaml.SafeLoader):
                 raise ValueError(f"line {key.start_mark.line + 1}: the key {key.value!r} is there twice")
             seen.add((key.tag, str(key.value)))
 
+    def scan_flow_scalar_non_spaces(self, double: bool, start_mark: Any) -> list[str]:
+        line = start_mark.line + 1
+        try:
+            text = "".join(super().scan_flow_scalar_non_spaces(double, start_mark))
+        except (ValueError, OverflowError):  # of chr
+            raise ValueError(f"the text at line {line} has an escape beyond Unicode") from None
+        try:
+            return [
+                text.encode("utf-16", "surrogatepass").decode("utf-16")
+            ]  # pairs, as in JSON, are one letter
+        except UnicodeDecodeError:
+            raise ValueError(f"the text at line {line} has half a surrogate pair") from None
+
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         bounded_integer("0" * len(node.value))
         return int(super().construct_yaml_int(node))

@@ -37,6 +37,9 @@ DOCUMENTS = {
     "digits": "a: " + "9" * 5000,
     "hexadecimal": "a: 0x" + "f" * 5000,
     "twice": "a: 1\nb: 2\na: 3\n",
+    "escape far beyond Unicode": 'a: "\\U88219069"',
+    "escape beyond Unicode": 'a: "\\U00110000"',
+    "half a surrogate pair": 'a: "\\ud800"',
     "no date": "a: 2026-13-45",
     "long": "a: " + "x" * 2_000_000,
     "unclosed": "a: [1, 2",
@@ -71,6 +74,7 @@ def test_yaml_that_people_write_is_read() -> None:
         "b": {"x": 1, "y": 2},
         "c": [{"x": 1}, {"x": 1}],
     }
+    assert parse_yaml(r'["\ud83d\ude00", "\U0001F600"]') == ["😀", "😀"]
     assert parse_yaml("") is None and parse_yaml("0x10") == 16 and parse_yaml("1:30") == 90
 
 
