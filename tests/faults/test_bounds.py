@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from peft.utils.other import get_pattern_key
 
-from selfpos.commands.merge import _parse, _value
+from selfpos.commands.options import parse_params, yaml_value
 from selfpos.data.files import read_records
 from selfpos.errors import SelfposError
 from selfpos.mergekit.recipe_file import read_recipe_file
@@ -65,7 +65,7 @@ def test_yaml_without_bounds_is_one_sentence(name: str, tmp_path: Path) -> None:
             read(file)
         assert len(str(refused.value)) < 800
     with pytest.raises(SelfposError, match="cannot read the value"):
-        _value(text)
+        yaml_value(text)
 
 
 def test_yaml_that_people_write_is_read() -> None:
@@ -83,7 +83,7 @@ def test_yaml_of_several_documents_is_refused_where_one_is_read(text: str, tmp_p
     with pytest.raises(ValueError):
         parse_yaml(text)
     with pytest.raises(SelfposError, match="cannot read the value"):
-        _value(text)
+        yaml_value(text)
     (tmp_path / "r.yaml").write_text(text)
     with pytest.raises(SelfposError, match="is not YAML"):
         load_recipe(tmp_path / "r.yaml")
@@ -171,7 +171,7 @@ def test_merges_have_a_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["", " "])
 def test_an_empty_parameter_is_refused(value: str) -> None:
     with pytest.raises(SelfposError, match="has no value"):
-        _parse((f"density={value}",))
+        parse_params((f"density={value}",))
 
 
 @pytest.mark.parametrize(

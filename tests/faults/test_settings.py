@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from selfpos.commands.merge import _parse
+from selfpos.commands.options import parse_params
 from selfpos.commands.overlap import read_sources
 from selfpos.data.files import read_records
 from selfpos.errors import SelfposError, told
@@ -122,7 +122,7 @@ def test_a_name_is_bounded_part_by_part(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["~", "null"])
 def test_a_parameter_that_is_no_value_is_refused(value: str) -> None:
     with pytest.raises(SelfposError, match="no value"):
-        _parse((f"density={value}",))
+        parse_params((f"density={value}",))
 
 
 def test_models_beside_slices_are_refused(tiny_base: Path, tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def test_a_task_type_that_no_one_knows_is_no_hindrance(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:
     shutil.copytree(tiny_specialists[0], tmp_path / "other")
-    write_manifest(tmp_path / "other", {"tasks": {"a": {"type": ["sts"]}}})
+    write_manifest(tmp_path / "other", {"tasks": {"a": {"type": "no-such-type"}}})
     config = tmp_path / "other" / "config_sentence_transformers.json"
     config.write_text(
         json.dumps({**json.loads(config.read_text()), "prompts": {}})
