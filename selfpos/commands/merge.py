@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +151,9 @@ def command(
         recipes = recipes_of(recipe, {"--base": base, "--vectors": vectors, **says_what})
     if out is None:
         raise SelfposError("say where the merged model goes: --out FOLDER")
-    searches, gathers = _uses_data(method, params)
+    searches, gathers = _uses_data(method)
+    parameters = parse_params(params)
+    _check_installed(method, parameters)
     _check_data_options(method, searches, gathers, data)
     vectors = tuple(without_pickles(vector, allow_pickle) for vector in vectors)
     arguments = (without_pickles(base or DEFAULT_BASE, allow_pickle), vectors, out)
@@ -166,30 +168,34 @@ def command(
         merge_recipes(recipes, out, options, dry_run, allow_pickle)
     elif searches:
         _refuse({"--weights": weights, **take_from}, f"--method {method}")
-        settings = _search_settings(method, steps, parse_params(params))
+        settings = _search_settings(method, steps, parameters)
         _search(method, *arguments, settings, probe, texts, options, dry_run)
     else:
         values = [yaml_value(weight) for weight in weights]
         options["weights"] = values if len(values) > 1 else next(iter(values), None)
-        options["params"] = parse_params(params)
+        options["params"] = parameters
         options |= _data(probe, statistics) if gathers else {}
         words = (*arguments[:2], method, out)
         _carry_out(operations.merge, operations.plan_merge, words, options, dry_run)
 
 
-def _uses_data(method: str | None, params: tuple[str, ...]) -> tuple[bool, bool]:
+def _uses_data(method: str | None) -> tuple[bool, bool]:
     """Whether the method searches for coefficients, and whether it gathers statistics of data.
 
-    Raises SelfposError where there is no such method, or where it needs a package that is not installed.
+    Raises SelfposError where there is no such method.
     """
     from selfpos.merging import METHODS
     from selfpos.recipe import LEARNED
 
     if method is not None and method not in [*METHODS, *LEARNED]:
         raise unknown("merging method", method, [*METHODS, *LEARNED])
-    if method in LEARNED and "cma-es" in (method, parse_params(params).get("search")):
-        need_extra("search", "search cma-es")
     return method in LEARNED, method in METHODS and bool(METHODS[method].probe)
+
+
+def _check_installed(method: str | None, parameters: Mapping[str, Any]) -> None:
+    """Raise SelfposError where the search needs a package that is not installed."""
+    if "cma-es" in (method, parameters.get("search")):
+        need_extra("search", "search cma-es")
 
 
 def _carry_out(

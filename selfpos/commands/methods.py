@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from selfpos.commands.options import examples
+from selfpos.commands.options import examples, help_width
 
 if TYPE_CHECKING:
     from selfpos.merging import Method
@@ -49,40 +48,35 @@ def command(name: str | None) -> None:
     method = METHODS[name] if name in METHODS else LEARNED[name]
     defaults = ", ".join(map(str, method.parameters)) or "no parameters"
     facts = {"defaults": defaults, "needs": needs_of(method) or "nothing but the vectors"}
-    paragraphs = [_wrapped(paragraph, _width()) for paragraph in method.doc.split("\n\n")]
+    paragraphs = [_wrapped(paragraph, help_width()) for paragraph in method.doc.split("\n\n")]
     lines = [
-        textwrap.fill(f"{label + ':':<9} {text}", _width(), subsequent_indent=" " * 10)
+        textwrap.fill(f"{label + ':':<9} {text}", help_width(), subsequent_indent=" " * 10)
         for label, text in facts.items()
     ]
     click.echo("\n\n".join([name, *paragraphs, "\n".join(lines)]))
 
 
-def _width() -> int:
-    """Columns of the terminal, at most 110."""
-    return min(shutil.get_terminal_size().columns, 110)
-
-
 def _wrapped(paragraph: str, width: int) -> str:
-    """The paragraph of a docstring, broken anew where a line is wider than `width`; arguments stay apart."""
+    """The paragraph of a docstring, wrapped where a line is wider than `width`; each argument on its own."""
     lines = paragraph.splitlines()
     if max(map(len, lines)) <= width:
         return paragraph
-    breaking = partial(textwrap.fill, width=width, break_long_words=False, break_on_hyphens=False)
+    fill = partial(textwrap.fill, width=width, break_long_words=False, break_on_hyphens=False)
     if lines[0] != "Args:":
-        return breaking(" ".join(lines))
+        return fill(" ".join(lines))
     entries: list[str] = []
     for line in lines[1:]:
         if line.startswith(" " * 8):
             entries[-1] += " " + line.strip()
         else:
             entries.append(line.strip())
-    broken = (breaking(entry, initial_indent=" " * 4, subsequent_indent=" " * 8) for entry in entries)
+    broken = (fill(entry, initial_indent=" " * 4, subsequent_indent=" " * 8) for entry in entries)
     return "\n".join(["Args:", *broken])
 
 
 def _listed(groups: Mapping[str, Sequence[Method | Learned]]) -> str:
     """The methods of each group with a line on what they do, as wide as the terminal."""
-    formatter = click.HelpFormatter(width=_width())
+    formatter = click.HelpFormatter(width=help_width())
     for title, methods in groups.items():
         with formatter.section(title):
             formatter.write_dl(sorted((method.name, method.summary) for method in methods))

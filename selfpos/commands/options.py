@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -101,6 +102,11 @@ def _broken(line: str) -> str:
         else:
             rows[-1] = f"{rows[-1]} {part}".lstrip() if len(rows) == 1 else f"{rows[-1]} {part}"
     return "\n".join(rows)
+
+
+def help_width() -> int:
+    """Columns of the terminal, at most 110."""
+    return min(shutil.get_terminal_size().columns, 110)
 
 
 def without_pickles(model: str, allowed: bool) -> str:

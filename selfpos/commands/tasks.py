@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-
 import click
 
-from selfpos.commands.options import examples
+from selfpos.commands.options import examples, help_width
 
 
 @click.command("tasks", epilog=examples("tasks"))
@@ -14,7 +12,7 @@ def command() -> None:
     """List the task types, what a record of each holds, and the column names that are understood."""
     from selfpos.tasks import TASKS
 
-    formatter = click.HelpFormatter(width=min(shutil.get_terminal_size().columns, 110))
+    formatter = click.HelpFormatter(width=help_width())
     for name, kind in TASKS.items():
         with formatter.section(name):
             formatter.write_text(f"{kind.summary[:1].upper()}{kind.summary[1:]}.")

@@ -17,10 +17,8 @@ from selfpos.storage.documents import parse_json, read_text
 
 FORMATS: dict[str, dict[str, Any]] = {
     "selfpos coefficients 1": merge_method(False),
-    "selfpos coefficients 2": {
-        "method": "tsv-m",
-        "params": {"others": "sum"},
-    },  # how vectors were separated once
+    # how the search separated vectors before
+    "selfpos coefficients 2": {"method": "tsv-m", "params": {"others": "sum"}},
     "selfpos coefficients 3": merge_method(True),
 }
 """Format → the merge that applies the coefficients: those of separated vectors fit no others."""

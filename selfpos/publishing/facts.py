@@ -122,7 +122,7 @@ class Facts:
     @property
     def separation(self) -> str:
         """What a search did to the task vectors before it looked for coefficients; empty for nothing."""
-        return SEPARATED[str(self.merge.get("method"))] if self.search.get("separated") else ""
+        return SEPARATED.get(str(self.merge.get("method")), "") if self.search.get("separated") else ""
 
     @property
     def reference(self) -> str | None:

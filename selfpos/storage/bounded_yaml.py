@@ -67,9 +67,8 @@ class Bounded(yaml.SafeLoader):
         except (ValueError, OverflowError):  # of chr
             raise ValueError(f"the text at line {line} has an escape beyond Unicode") from None
         try:
-            return [
-                text.encode("utf-16", "surrogatepass").decode("utf-16")
-            ]  # pairs, as in JSON, are one letter
+            # a pair of surrogates is one letter, as in JSON
+            return [text.encode("utf-16", "surrogatepass").decode("utf-16")]
         except UnicodeDecodeError:
             raise ValueError(f"the text at line {line} has half a surrogate pair") from None
 

@@ -163,7 +163,7 @@ class Manifest(Fields):
     versions: dict[str, Any] | None = None
 
 
-class Found(Fields):
+class SharedItems(Fields):
     """How many test items of a task a source holds."""
 
     exact: int
@@ -171,10 +171,10 @@ class Found(Fields):
     items: int
 
 
-class Checked(Fields):
+class OverlapSource(Fields):
     """A source of records that was searched for test items."""
 
-    tasks: dict[str, Found]
+    tasks: dict[str, SharedItems]
 
 
 class OverlapSettings(Fields):
@@ -186,6 +186,6 @@ class OverlapSettings(Fields):
 class OverlapReport(Fields):
     """What `selfpos overlap` found."""
 
-    sources: dict[str, Checked]
+    sources: dict[str, OverlapSource]
     settings: OverlapSettings | None = None
     unchecked: list[str] | None = Field(None, alias="not checked")

@@ -61,7 +61,7 @@ NEEDED = {
 }
 """Class → the module without which a base of it is not trained, and why."""
 FOR_EMBEDDINGS = {"cached", "matryoshka", "sts_loss", "sts_positive"}
-LOSSES = {
+LEARNING = {
     RERANKER: ("a cross-encoder learns by binary cross-entropy", FOR_EMBEDDINGS | {"temperature"}),
     SPARSE: ("a sparse encoder learns by the SPLADE loss", FOR_EMBEDDINGS),
     MULTI_VECTOR: ("a multi-vector encoder learns by InfoNCE of MaxSim", FOR_EMBEDDINGS),
@@ -124,7 +124,7 @@ def refuse_for(kind: str, source: TaskSource, settings: TrainingSettings) -> Non
     """Raise SelfposError for settings that mean nothing to models of the class `kind`."""
     if kind == EMBEDDER:
         return
-    how, meaningless = LOSSES[kind]
+    how, meaningless = LEARNING[kind]
     if source.prompts and kind == RERANKER:
         raise SelfposError(
             "a cross-encoder is trained without prompts of its tasks, for it is used with its base's default "

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 
-from selfpos.recipe import TrainingSettings
+from selfpos import operations
+from selfpos.recipe import TaskSource, TrainingSettings
+from selfpos.storage.hashing import content_hash
+from selfpos.storage.manifest import read_manifest
 from selfpos.tasks import get_task
 from selfpos.training import TrainingResult, train
 
@@ -70,3 +74,26 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
         return step(self, *args, **kwargs)
 
     monkeypatch.setattr(TaskTrainer, "training_step", stop)
+
+
+def assert_resumes_to_the_same_bytes(
+    base: Path, source: TaskSource, folder: Path, monkeypatch: pytest.MonkeyPatch, *, probe: int
+) -> None:
+    """A training in `folder` that Ctrl-C stops in its sixth step, and one that nothing stops, write the same
+    bytes and count the same tokens.
+    """
+    settings = TrainingSettings(steps=8, batch_size=8, learning_rate=1e-3, checkpoint_every=2)
+
+    def run(name: str) -> Any:
+        return operations.finetune(base, source, folder / name, settings, probe=probe, say=lambda _: None)
+
+    run("whole")
+    with monkeypatch.context() as patch:
+        interrupted(patch, 6)
+        with pytest.raises(KeyboardInterrupt):
+            run("out")
+    assert not (folder / "out").exists()
+    assert run("out").resumed_from == 4
+    assert content_hash(folder / "out") == content_hash(folder / "whole")
+    tokens = [read_manifest(folder / name)["tokens"] for name in ("out", "whole")]
+    assert tokens[0] == tokens[1]

@@ -16,7 +16,6 @@ from datasets import Dataset
 from selfpos import operations
 from selfpos.errors import SelfposError
 from selfpos.recipe import TaskSource, TrainingSettings
-from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
 from selfpos.tasks.measure import PairMeasure
 from selfpos.tasks.types.candidates import CandidatePairs
@@ -25,7 +24,7 @@ from tests.helpers.adapters import edit_json, state
 from tests.helpers.command import ROOT, TWO_PROCESSES, CommandLine
 from tests.helpers.families import plain_bert, splade
 from tests.helpers.files import write_lines
-from tests.helpers.trainings import interrupted, one_thread
+from tests.helpers.trainings import assert_resumes_to_the_same_bytes, one_thread
 
 __all__ = ["one_thread"]
 
@@ -181,22 +180,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(
 ) -> None:
     base = reranker(tmp_path, hidden_dropout_prob=0.1)
     source = TaskSource(type="reranking", data=str(lists(tmp_path / "lists.jsonl")))
-    settings = TrainingSettings(steps=8, batch_size=8, learning_rate=1e-3, checkpoint_every=2)
-
-    def run(name: str) -> Any:
-        return operations.finetune(base, source, tmp_path / name, settings, say=lambda _: None)
-
-    run("whole")
-    with monkeypatch.context() as patch:
-        interrupted(patch, 6)
-        with pytest.raises(KeyboardInterrupt):
-            run("out")
-    assert not (tmp_path / "out").exists()
-    result = run("out")
-    assert result.resumed_from == 4
-    assert content_hash(tmp_path / "out") == content_hash(tmp_path / "whole")
-    manifests = [read_manifest(tmp_path / name) for name in ("out", "whole")]
-    assert manifests[0]["tokens"] == manifests[1]["tokens"]
+    assert_resumes_to_the_same_bytes(base, source, tmp_path, monkeypatch, probe=4)
 
 
 @pytest.mark.nightly
