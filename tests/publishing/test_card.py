@@ -102,6 +102,13 @@ def test_a_merge_of_separated_vectors_says_so_and_cites_the_method(
     assert f"title = {paper}" in text
 
 
+def test_separated_vectors_of_another_method_are_told_without_one(model: Path) -> None:
+    merge = {"method": "linear", "weights": [0.7, 0.4], "sources": SOURCES}
+    search = {"coefficients": [0.7, 0.4], "separated": True, "step": 2, "steps": 2, "seconds": 1.0}
+    write_manifest(model, kind="merge", base=BASE, merge=merge, positioning=search)
+    assert "A task vector is a parent minus the base. " in build_card(model).text
+
+
 def test_merged_with_coefficients_found_by_self_positioning(model: Path) -> None:
     merge = {
         "method": "linear",
