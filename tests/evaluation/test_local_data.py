@@ -146,6 +146,7 @@ def test_a_blank_query_of_mtebs_task_is_refused(tmp_path: Path) -> None:
         loaded("MLQuestions", tmp_path)
 
 
+@pytest.mark.slow
 def test_every_kind_is_scored(tmp_path: Path, tiny_base: Path) -> None:
     letters = "abcdefgh"
     rows = [{"text": f"{one} {two}", "label": one} for one in letters for two in letters]

@@ -83,6 +83,7 @@ def test_classification_is_mtebs_with_the_samples_that_are_declared(tiny_base: P
     assert again["Mine"] != found["Mine"]
 
 
+@pytest.mark.slow
 def test_clustering_takes_all_texts_or_the_share_of_mtebs(tiny_base: Path, tmp_path: Path) -> None:
     from mteb.abstasks import AbsTaskClustering
 

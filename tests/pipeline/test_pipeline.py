@@ -157,6 +157,7 @@ def test_a_changed_recipe_does_not_overwrite_the_run(
         run_recipe(Recipe.model_validate(recipe), run.path)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_search_stops_the_run_and_the_search_is_made_again(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +264,7 @@ def test_what_does_not_change_a_result_is_no_part_of_its_key(tiny_base: Path, tm
     assert inputs(checkpoint_every=7) == inputs() != inputs(temperature=0.1)
 
 
+@pytest.mark.slow
 def test_methods_that_look_at_data_are_merges_of_a_recipe(tiny_base: Path, tmp_path: Path) -> None:
     from selfpos.jobs import job as jobs
     from selfpos.pipeline import run as pipeline

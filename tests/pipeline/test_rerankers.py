@@ -75,7 +75,7 @@ def test_a_run_of_rerankers(content: dict[str, Any], tmp_path: Path) -> None:
         ({"training": {"steps": 2, "temperature": 0.1}}, "task one: temperature is for losses of embeddings"),
         (
             {"tasks": {"one": {"type": "sts", "data": "{one}"}}},
-            "task one: .*task type sts is for models that",
+            "task one: .*task type sts is for other models",
         ),
         (
             {"tasks": {"one": {"type": "reranking", "data": "{one}", "prompts": "ask: "}}},

@@ -83,6 +83,7 @@ def by_hand(folder: Path, task: ProbeTask) -> tuple[float, float]:
     return float(np.mean(losses)), float(np.mean(precisions))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["what was held out", "a probe set"])
 def test_two_rerankers_are_positioned(
     given: str, trained: Path, tmp_path: Path, selfpos: CommandLine

@@ -72,6 +72,7 @@ def test_every_figure_is_there_with_its_words_and_as_files(written: WrittenRepor
     assert all("<svg" in file.read_text(encoding="utf-8") for file in files)
 
 
+@pytest.mark.slow
 def test_equal_results_make_equal_pages(written: WrittenReport) -> None:
     assert written.page == write_report(written.run).read_text(encoding="utf-8")
 
@@ -93,6 +94,7 @@ def test_costs_come_from_marks_manifests_and_searches(full_run: RunFolder) -> No
     assert (again["ties"].seconds, again["ties"].total) == (1.5, 61.5)
 
 
+@pytest.mark.slow
 def test_findings_name_the_best_and_say_where_it_may_be_chance(full_run: RunFolder) -> None:
     found = findings(read_results(full_run))
     assert re.match(
@@ -113,6 +115,7 @@ def test_findings_name_the_best_and_say_where_it_may_be_chance(full_run: RunFold
     assert findings(read_results(full_run)) == ""
 
 
+@pytest.mark.slow
 def test_findings_are_corrected_over_the_whole_table_and_agree_with_it(full_run: RunFolder) -> None:
     results = read_results(full_run)
     found = findings(results)
@@ -130,6 +133,7 @@ def test_findings_are_corrected_over_the_whole_table_and_agree_with_it(full_run:
         assert told and ("not significant" not in told[1]) == expected.significant, found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("in_table", "alone"), [(0.2, 0.001), (0.001, 0.2)])
 def test_the_lead_says_of_the_base_what_the_table_says(
     in_table: float, alone: float, full_run: RunFolder, monkeypatch: pytest.MonkeyPatch
@@ -181,6 +185,7 @@ def test_labels_are_moved_apart_in_their_order() -> None:
     assert spread_out([3.0, 1.0], 0.2) == [3.0, 1.0]
 
 
+@pytest.mark.slow
 def test_what_is_scored_so_far_is_shown(full_run: RunFolder) -> None:
     shutil.rmtree(full_run.scores("ties"))
     full_run.analysis.unlink()
