@@ -27,6 +27,7 @@ from selfpos.storage.model_folder import read_modules, refuse_pickles
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
     from mteb.results import TaskResult
+    from sentence_transformers import SentenceTransformer
 
 
 class TasksFailedError(OperationError):
@@ -38,7 +39,7 @@ class TasksFailedError(OperationError):
 
 
 def evaluate(
-    model: str | Path,
+    model: str | Path | SentenceTransformer,
     tasks: Sequence[AbsTask],
     out: str | Path,
     *,
@@ -53,7 +54,7 @@ def evaluate(
     stopped, only the missing parts are run.
 
     Args:
-        model: The sentence-transformers folder.
+        model: The sentence-transformers folder, or a model in memory, which needs a `name`.
         tasks: The tasks, from `select_tasks`.
         out: The folder for results. MTEB's files go to `results/<model>/<revision>/`, the results by example
             to `examples`; the revision is the model's content hash.
@@ -74,6 +75,14 @@ def evaluate(
     from selfpos.evaluation.encoder import identity
     from selfpos.evaluation.wrapped import drop_results_of_another_class
 
+    if not isinstance(model, str | Path):
+        if name is None:
+            raise SelfposError("a model in memory needs a name, under which its results are filed")
+        with TemporaryDirectory() as folder:
+            model.save(folder)
+            return evaluate(
+                folder, tasks, out, name=name, batch_size=batch_size, cache=cache, announce=announce
+            )
     model, out = Path(model), Path(out)
     name = name or model.resolve().name
     check_tasks(model, tasks, out)

@@ -46,7 +46,7 @@ class TaskSource(Settings):
     type: str = Field(description="a task type, see `selfpos tasks`")
     data: str | list[str] = Field(
         description="'corpus' (the embedded one; also 'corpus:names' and 'corpus:see-also'), a local file or "
-        "folder, or 'hub:NAME[:CONFIG][@REVISION]'"
+        "folder, or 'hub:NAME[:CONFIG][@REVISION]'; in Python also a `datasets.Dataset`"
     )
     local: str | LocalSource | None = Field(
         None, description="the same data below --data-root, used when that is given"
@@ -78,7 +78,11 @@ class TaskSource(Settings):
     @field_validator("data", mode="before")
     @classmethod
     def _as_text(cls, data: Any) -> Any:
-        return str(data) if isinstance(data, Path) else data
+        if isinstance(data, str | list):
+            return data
+        from selfpos.data.in_memory import kept
+
+        return str(data) if isinstance(data, Path) else kept(data)
 
     @property
     def local_copy(self) -> TaskSource | None:
