@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import stat
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType
+from types import FrameType, TracebackType
 
 HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
 ENDING_SIGNALS = (signal.SIGTERM,) if HANGUP is None else (signal.SIGTERM, HANGUP)
@@ -52,6 +54,39 @@ def ending_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def interrupts_in_callbacks() -> Iterator[None]:
+    """A block whose libraries print what their callbacks raise, and go on: an interrupt is raised once more.
+
+    hf_xet does so with the callback that shows the progress of an upload.
+    """
+    swallowed = threading.Event()
+    show = sys.excepthook
+
+    def interrupt() -> None:
+        if swallowed.is_set():
+            _thread.interrupt_main()
+
+    def repeat(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            show(kind, error, trace)
+            return
+        swallowed.set()
+        threading.Timer(0.1, interrupt).start()
+
+    sys.excepthook = repeat
+    try:
+        yield
+    except KeyboardInterrupt:
+        swallowed.clear()
+        raise
+    finally:
+        sys.excepthook = show
+    if swallowed.is_set():
+        swallowed.clear()
+        raise KeyboardInterrupt
 
 
 def ignore_ending_signals() -> None:

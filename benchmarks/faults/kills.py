@@ -74,6 +74,9 @@ def killed_at_random(
 
 # ---------------------------------------------------------------- named writes
 
+WRITERS = {"rename": 1, "replace": 1, "fsync": 0, "mkdir": 0, "ftruncate": 0}
+"""Functions of `os`, and which of their arguments is what they write."""
+
 
 def counted(report: Path, deadly: int = 0, late: bool = False) -> None:
     """Note this process's renames and flushes, a line each; die before, or after, the deadly one."""
@@ -86,7 +89,7 @@ def counted(report: Path, deadly: int = 0, late: bool = False) -> None:
             struck = count == deadly
             if not deadly:
                 with report.open("a") as lines:
-                    lines.write(f"{name} {named(args[-1])}\n")
+                    lines.write(f"{name} {named(args[WRITERS[name]])}\n")
             if struck and not late:
                 os.kill(os.getpid(), signal.SIGKILL)
             result = original(*args, **kwargs)
@@ -96,19 +99,21 @@ def counted(report: Path, deadly: int = 0, late: bool = False) -> None:
 
         return call
 
-    for name in ("rename", "replace", "fsync", "mkdir", "ftruncate"):
+    for name in WRITERS:
         setattr(os, name, counting(name, getattr(os, name)))
 
 
 def named(target: object) -> str:
     """The name of a file that is written, without what differs from start to start."""
     path = Path(f"/proc/self/fd/{target}").readlink() if isinstance(target, int) else Path(str(target))
-    return re.sub(r"[0-9a-f]{6,}|\d+", "…", path.name)
+    return re.sub(r"[0-9a-f]{6,}|\d+|(?<=\.)\w{8}(?=\.tmp)", "…", path.name)
 
 
 def killed_at_writes(place: Place, work: Work, expected: dict[str, str]) -> Iterator[Outcome]:
     report = place.fresh() / "count"
-    started(work, place.fresh(), before=partial(counted, report))
+    seen = started(work, place.fresh(), before=partial(counted, report))
+    if seen.status != 0:
+        raise SystemExit(f"{work.name} does not work while its writes are counted: {seen.err[-500:]}")
     writes = report.read_text().splitlines()
     total, most = len(writes), math.ceil(place.share * POINTS[work.name])
     first = {name: number for number, name in reversed([*enumerate(writes, start=1)])}

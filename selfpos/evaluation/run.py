@@ -20,6 +20,7 @@ from selfpos.errors import OperationError, SelfposError, on_one_line
 from selfpos.evaluation.verified import ALTERED
 from selfpos.scores.examples import examples_file, write_examples
 from selfpos.scores.files import TaskScore, task_score, write_last
+from selfpos.storage.atomic import remove_leftovers
 from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.model_class import EMBEDDER, class_of
 from selfpos.storage.model_folder import read_modules, refuse_pickles
@@ -208,6 +209,8 @@ class _Scorer:
 
         results = mteb.ResultCache(self.out)
         file = results.get_task_result_path(task.metadata.name, self.meta)
+        for written in (file, examples_file(file)):
+            remove_leftovers(written.parent)
         stored = _usable_result(task, file)
         if stored is not None and not stored.get_missing_evaluations(task):
             return task_score(task, stored, file)
@@ -221,12 +224,13 @@ class _Scorer:
                 if examples:
                     write_examples(examples_file(file), examples, revision_of(task))
 
+            encode_kwargs: Any = {"batch_size": self.batch_size, "show_progress_bar": False}
             made = mteb.evaluate(
                 encoder,
                 task,
-                cache=StagedResults(Path(folder), self.meta, file, keep_examples),
+                cache=StagedResults(Path(folder), self.meta, file, keep_examples, encode_kwargs),
                 overwrite_strategy="always" if stored is None else "only-missing",
-                encode_kwargs={"batch_size": self.batch_size, "show_progress_bar": False},
+                encode_kwargs=encode_kwargs,
                 show_progress_bar=False,
                 co2_tracker=False,
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +24,16 @@ class StagedResults(ResultCache):
     their place, `file` last, for it says what is done.
     """
 
-    def __init__(self, folder: Path, meta: ModelMeta, file: Path, before: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        meta: ModelMeta,
+        file: Path,
+        before: Callable[[], object],
+        encode_kwargs: Mapping[str, Any],
+    ) -> None:
         super().__init__(folder)
-        self._file, self._before = file, before
+        self._file, self._before, self._encode_kwargs = file, before, encode_kwargs
         self._staged = self.get_task_result_path(file.stem, meta).parent
         self._staged.mkdir(parents=True)
         for name in self._names:
@@ -38,7 +45,8 @@ class StagedResults(ResultCache):
         return (*BESIDE_RESULTS, self._file.name)
 
     def save_to_cache(self, *args: Any, **kwargs: Any) -> None:
-        super().save_to_cache(*args, **kwargs)
+        # after a subset mteb does not say how texts were encoded
+        super().save_to_cache(*args, **{**kwargs, "encode_kwargs": self._encode_kwargs})
         self._before()
         self._file.parent.mkdir(parents=True, exist_ok=True)
         for name in self._names:

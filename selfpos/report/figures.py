@@ -34,6 +34,8 @@ MARKERS = dict(zip(COLOURS, "s^>vDo*", strict=True))
 LINES = ["#2B8CC4", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#F0E442"]
 SCALE = 1.15  # of a figure on a page, at most: text has one size in all of them
 NARROWEST = 0.9  # of that width: text of 8 points is then 11 pixels; a narrower page scrolls the figure
+WIDTH = 5.0  # inches of a figure: two stand side by side on a page of 1,280 pixels
+NARROW = 3.3  # inches of a figure drawn again for a phone
 GREY = "#5f6771"  # of axes and text; SVG replaces it by the page's own colour
 
 
@@ -133,6 +135,19 @@ def svg(figure: Figure, name: str = "") -> str:
     return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
 
 
+def narrow_svg(figure: Figure, name: str) -> str:
+    """The figure drawn again for a phone; empty for a heat map that has too many columns for it."""
+    for axes in figure.axes:
+        letters = max(len(label.get_text()) for label in axes.get_yticklabels())
+        if any(0.075 * letters + 0.45 * image.get_size()[1] > NARROW for image in axes.images):
+            return ""
+    width = figure.get_figwidth()
+    figure.set_figwidth(min(width, NARROW))
+    text = svg(figure, f"{name}-narrow")
+    figure.set_figwidth(width)
+    return text
+
+
 def png(figure: Figure) -> bytes:
     """The figure as PNG; equal figures give equal bytes."""
     return _save(figure, "png", dpi=160, facecolor="white")
@@ -158,7 +173,7 @@ def means(results: RunResults) -> Figure:
     """Mean score of every model, sorted; bars are intervals of the difference to the baseline."""
     ranked = sorted((mean, model) for model in results.scores if (mean := results.mean(model)) is not None)
     rows = {row.model: row for row in results.comparison.rows} if results.comparison else {}
-    figure, axes = plot(6.4, 0.9 + 0.3 * len(ranked))
+    figure, axes = plot(WIDTH, 0.9 + 0.3 * len(ranked))
     for row, (mean, model) in enumerate(ranked):
         kind = results.kind(model)
         gain = rows[model].differences.get(MEAN) if model in rows else None
@@ -169,7 +184,7 @@ def means(results: RunResults) -> Figure:
         mark(axes, 100 * mean, row, kind)
         _note(axes, f"{100 * mean:.2f}", (100 * mean, row), (0, 7), ha="center")
     axes.set_yticks(range(len(ranked)), [model for _, model in ranked])
-    axes.set_xlabel("mean score over all tasks (percent)")
+    axes.set_xlabel("mean score (percent)")
     axes.margins(x=0.08, y=0.08)
     axes.grid(axis="x", alpha=0.3)
     return figure
@@ -186,21 +201,22 @@ def score_and_cost(results: RunResults) -> Figure:
         mean = results.mean(cost.model)
         if cost.total and mean is not None:
             points.append((cost.total, 100 * mean, cost.model))
-    figure, axes = plot(6.4, 4.0)
+    figure, axes = plot(WIDTH, 4.0)
     for seconds, mean, model in points:
         mark(axes, seconds, mean, results.kind(model))
-    scores = [mean for _, mean, _ in points]
-    labels = spread_out(scores, ((max(scores) - min(scores)) or 1.0) / 18)
-    widest = max(seconds for seconds, _, _ in points)
-    for (seconds, mean, model), label in zip(points, labels, strict=True):
-        axes.plot([seconds, 1.06 * widest], [mean, label], color=GREY, linewidth=0.5, alpha=0.35)
-        axes.text(1.08 * widest, label, model, va="center", fontsize=8, color=GREY)
     base = results.mean("base")
+    scores = [mean for _, mean, _ in points]
+    shown = scores if base is None else [*scores, 100 * base]
+    labels = spread_out(scores, ((max(shown) - min(shown)) or 1.0) / 20)
+    edge = 1.08 * max(seconds for seconds, _, _ in points)
+    for (seconds, mean, model), label in zip(points, labels, strict=True):
+        axes.plot([seconds, edge], [mean, label], color=GREY, linewidth=0.5, alpha=0.35)
+        _note(axes, model, (edge, label), (4, 0), va="center")
     if base is not None:
         axes.axhline(100 * base, color=COLOURS["base"], linestyle="--", linewidth=1)
         _note(axes, "base", (0, 100 * base), (4, 3), xycoords=("axes fraction", "data"))
-    axes.set_xlim(0, 1.45 * widest)
-    axes.set_xlabel("seconds to make it, with all that it is made from")
+    axes.set_xlim(0, edge)
+    axes.set_xlabel("seconds, with all its parts")
     axes.set_ylabel("mean score (percent)")
     axes.grid(alpha=0.3)
     return figure
@@ -264,7 +280,7 @@ def coefficient_path(
         return None
     validated = [point for point in trajectory if isinstance(point.get("validation"), Mapping)]
     losses = any(point.get("losses") for point in path) or bool(validated)
-    figure, axes = plots(6.4, 4.6 if losses else 3.0, 2 if losses else 1)
+    figure, axes = plots(WIDTH, 4.6 if losses else 3.0, 2 if losses else 1)
     labels = [names[index] if index < len(names) else str(index + 1) for index in range(width)]
     tasks = dict.fromkeys(
         [task for point in path for task in point.get("losses") or ()]
@@ -349,7 +365,7 @@ def layer_map(names: Sequence[str], tensors: Mapping[str, Sequence[float]]) -> F
 
 def retained_front(facts: Mapping[str, Any]) -> Figure:
     """The front of `selfpos retain`: domain over general mean, with base, fine-tune and the point taken."""
-    figure, axes = plot(6.4, 4.0)
+    figure, axes = plot(WIDTH, 4.0)
     points = [(100 * point["general"], 100 * point["domain"]) for point in facts["front"][:-1]]
     axes.plot(*zip(*points, strict=True), "o-", color=COLOURS["merge"], markersize=4, linewidth=1, alpha=0.7)
     for name, role in (("base", "base"), ("tuned", "specialist"), ("chosen", "positioned")):

@@ -45,6 +45,10 @@ class Picture:
     def svg(self) -> str:
         return figures.svg(self.figure, self.name)
 
+    @property
+    def narrow_svg(self) -> str:
+        return figures.narrow_svg(self.figure, self.name)
+
 
 def write_report(
     folder: RunFolder,

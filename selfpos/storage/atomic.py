@@ -167,6 +167,13 @@ def write_bytes(file: Path, content: bytes) -> None:
         raise
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes were writing to files of `folder`, which need not be there."""
+    for file in folder.glob(".*.tmp"):
+        if LEFTOVER.fullmatch(file.name):
+            _remove_abandoned(file)
+
+
 def _held_temporary(file: Path) -> tuple[int, Path]:
     """A new file beside `file`, which is locked so that others see that it is being written."""
     while True:

@@ -6,7 +6,7 @@ import json
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,16 @@ class Checkpoints:
         """Declare the trainer's `checkpoint-{step}` whole: flush it, rename it, remove older ones."""
         older = list(self.folder.glob("step-*"))
         publish(self.written(step), self.folder / f"step-{step}")
-        for checkpoint in older:
-            shutil.rmtree(checkpoint)
+        self._remove(older)
+
+    def remove(self) -> None:
+        """Remove the folder with all that is in it."""
+        self._remove(self.folder.glob("step-*"))
+        shutil.rmtree(self.folder)
+
+    def _remove(self, checkpoints: Iterable[Path]) -> None:
+        for checkpoint in checkpoints:  # a kill while its files go must not leave half of one that counts
+            shutil.rmtree(checkpoint.rename(self.written(step_of(checkpoint))))
 
 
 def step_of(checkpoint: Path) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -170,7 +169,7 @@ def train(
                     write_manifest(folder, manifest)
             processes.wait()
             if is_first():
-                shutil.rmtree(checkpoints.folder)
+                checkpoints.remove()
     return result
 
 

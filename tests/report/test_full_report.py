@@ -45,13 +45,17 @@ heads[1].click();
 const up = column(1);
 heads[0].click();
 const names = column(0);
+const shown = element => element.getClientRects().length > 0;
+const boxes = [...document.querySelectorAll("figure .scroll")];
+const images = [...document.querySelectorAll("[role=img]")].filter(shown);
 const texts = [...document.querySelectorAll("figure svg text")];
 const heights = texts.map(text => text.getBoundingClientRect().height);
 document.title = JSON.stringify({
   down, up, names, width: innerWidth, needed: document.documentElement.scrollWidth,
   paper: getComputedStyle(document.body).backgroundColor,
-  images: document.querySelectorAll("[role=img]").length,
-  named: document.querySelectorAll("figure [role=img][aria-label]:not([aria-label=''])").length,
+  images: images.length,
+  named: images.filter(image => image.ariaLabel && image.closest("figure")).length,
+  cut: boxes.filter(box => box.scrollWidth > box.clientWidth).length,
   text: Math.min(...heights.filter(Boolean)),
 });
 </script>"""
@@ -60,7 +64,7 @@ document.title = JSON.stringify({
 def test_every_figure_is_there_with_its_words_and_as_files(written: WrittenReport) -> None:
     page = written.page
     assert re.findall(r"<figure[^>]*><h3>([^<]*)</h3>", page) == TITLES
-    assert page.count('role="img" aria-label="') == len(TITLES)
+    assert page.count('role="img" aria-label="') == len(TITLES) + page.count('class="narrow" role="img"')
     identities = re.findall(r'\bid="([^"]+)"', page)
     assert len(identities) == len(set(identities))
     assert not re.search(r'(src|href)="(?!data:|#)', page)
@@ -227,5 +231,6 @@ def test_in_a_browser(written: WrittenReport, tmp_path: Path, width: int, dark: 
     assert found["names"] == sorted(found["names"])
     assert found["needed"] <= found["width"]  # the page itself never scrolls sideways
     assert found["images"] == found["named"] == len(TITLES)
+    assert found["cut"] == 0  # no figure scrolls
     assert found["text"] >= 11  # pixels, of the smallest text in a figure
     assert (found["paper"] == "rgb(23, 25, 28)") == dark

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from selfpos.errors import OperationError, SelfposError
 from selfpos.recipe import LoraSettings, MixtureSettings, TrainingSettings, ValidationSettings
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
+from selfpos.training.checkpoints import Checkpoints
 from tests.helpers.trainings import interrupted, one_thread, run
 
 __all__ = ["one_thread"]
@@ -88,6 +90,32 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(
     if resumed <= 10:  # from a later step on, the last entry is the mean of fewer
         assert result.losses[-1] == pytest.approx(whole.losses[-1])
     assert not checkpoints.exists()
+
+
+def test_a_kill_while_checkpoints_are_removed_leaves_no_half_of_one(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = TrainingSettings(steps=4, batch_size=4, checkpoint_every=3)
+    out = tmp_path / "out"
+    remove = Checkpoints.remove
+
+    def killed(folder: Path) -> None:
+        (folder / "1_Pooling" / "config.json").unlink()
+        raise OSError("killed")
+
+    def removed(checkpoints: Checkpoints) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "rmtree", killed)
+            remove(checkpoints)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "remove", removed)
+        with pytest.raises(OperationError, match="killed"):
+            run(tiny_base, out, "sts", settings=settings)
+    whole = content_hash(out)
+    shutil.rmtree(out)  # as a run does with what it has not marked as finished
+    run(tiny_base, out, "sts", settings=settings)
+    assert content_hash(out) == whole
 
 
 def signalled(monkeypatch: pytest.MonkeyPatch, at: int, times: int = 1) -> None:
