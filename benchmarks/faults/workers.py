@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 from kills import after, again, unharmed
 from place import ROOT, Place
-from trial import DONE, PATIENCE, REFUSED, Outcome, Seen, Trial, wrongs
+from trial import DONE, PATIENCE, REFUSED, Outcome, Seen, Trial, outcome, wrongs
 from works import Work, contents, difference, started
 
 from selfpos.jobs.ray import ATTEMPTS
@@ -46,9 +46,8 @@ def around() -> Iterator[Cluster]:
         try:
             yield Cluster(f"127.0.0.1:{port}", head.pid)
         finally:
-            for process in [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]:
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
+            with suppress(psutil.NoSuchProcess):
+                Cluster("", head.pid).end(0, head.pid)
             head.wait()
 
 
@@ -77,6 +76,13 @@ class Cluster:
                 if word in line:
                     found.append((process, line))
         return found
+
+    def end(self, seconds: float, child: int) -> None:
+        """After so many seconds kill all that belongs to it."""
+        time.sleep(seconds)
+        for process in [*self._head.children(recursive=True), self._head]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def working(self) -> list[tuple[psutil.Process, str]]:
         """The processes that do a job, and its name."""
@@ -108,6 +114,10 @@ def outcomes(place: Place) -> Iterator[Outcome]:
         yield Outcome(
             "SIGKILL at a random moment: run on Ray", why, "the second start ends with the same bytes"
         )
+    folder = place.fresh()  # the last, for nothing can work on this cluster afterwards
+    seen = started(away, folder, strike=partial(cluster.end, 0.5 * seconds))
+    trial = Trial("the whole Ray cluster lost", [away.name], None, (1,), says="has not answered")
+    yield outcome(trial.fault, [*wrongs(trial, seen), again(home, folder, expected)], seen)
 
 
 def lose(cluster: Cluster, times: int, seconds: float, child: int) -> None:

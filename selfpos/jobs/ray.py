@@ -22,6 +22,8 @@ from selfpos.storage.run_folder import RunFolder
 
 ATTEMPTS = 3
 """How often a job starts before it is given up: one that takes a machine's last memory would do so again."""
+SILENCE = 20.0
+"""Seconds without an answer after which a cluster counts as lost; Ray would end this process after 60."""
 PAUSE = 2.0
 """Seconds before a job starts again, in which what is left of the lost worker ends and frees its locks."""
 
@@ -33,7 +35,8 @@ def execute_on_ray(jobs: Sequence[Job], folder: RunFolder, *, address: str) -> l
     A job is sent when those before it are done, with the CPUs and GPUs that it wants. Workers must see the
     run's folder and the models under the same paths. A job whose worker is lost starts again, up to ATTEMPTS
     times, from its checkpoint. Raises SelfposError as `execute` does, where there is no cluster, and what a
-    job raises; OperationError where a job lost its worker too often, after which the others are stopped.
+    job raises; OperationError where the cluster is lost, or a job lost its worker too often, after which the
+    others are stopped.
     """
     need_extra("ray", "--ray")
     missing = unfinished(jobs, folder)
@@ -51,6 +54,7 @@ def execute_on_ray(jobs: Sequence[Job], folder: RunFolder, *, address: str) -> l
         _notice_missing_resources(missing)
         work = ray.remote(max_retries=0)(_on_worker)
         shipped = ray.put(list(jobs))  # once, for all jobs share the run's data
+        last_answer = time.monotonic()
         try:
             while waiting or running:
                 blocked = {*waiting, *(job.name for job in running.values())}
@@ -66,6 +70,7 @@ def execute_on_ray(jobs: Sequence[Job], folder: RunFolder, *, address: str) -> l
                     running[task.remote(shipped, jobs.index(job), folder, str(Path.cwd()))] = job
                     bar.advance(0, running=", ".join(job.name for job in running.values()))
                 ended, _ = ray.wait(list(running), timeout=1)
+                last_answer = _answered(address, last_answer)
                 for reference in ended:
                     job = running.pop(reference)
                     try:
@@ -163,6 +168,28 @@ def _reach(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def _answered(address: str, last: float) -> float:
+    """When the cluster answered last, having asked again where that was seconds ago.
+
+    Raises OperationError where it has been silent for SILENCE seconds.
+    """
+    import ray
+
+    now = time.monotonic()
+    if now - last < SILENCE / 4:
+        return last
+    try:
+        _reach(ray.get_runtime_context().gcs_address if address == "auto" else address)
+    except OSError:
+        if now - last < SILENCE:
+            return last
+        raise OperationError(
+            f"the Ray cluster at '{address}' has not answered for {now - last:.0f} s; start it and this run "
+            "again: the run continues"
+        ) from None
+    return now
 
 
 def _notice_missing_resources(jobs: Sequence[Job]) -> None:
