@@ -60,32 +60,27 @@ def ending_signals() -> Iterator[list[int]]:
 def interrupts_in_callbacks() -> Iterator[None]:
     """A block whose libraries print what their callbacks raise, and go on: an interrupt is raised once more.
 
-    hf_xet does so with the callback that shows the progress of an upload.
+    hf_xet does so with the callback that shows the progress of an upload. Where Ctrl-C is ignored, the
+    interrupt of another signal comes at the end of the block.
     """
-    swallowed = threading.Event()
+    timers: list[threading.Timer] = []
     show = sys.excepthook
-
-    def interrupt() -> None:
-        if swallowed.is_set():
-            _thread.interrupt_main()
 
     def repeat(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if not issubclass(kind, KeyboardInterrupt):
             show(kind, error, trace)
             return
-        swallowed.set()
-        threading.Timer(0.1, interrupt).start()
+        timers.append(threading.Timer(0.1, _thread.interrupt_main))
+        timers[-1].start()
 
     sys.excepthook = repeat
     try:
         yield
-    except KeyboardInterrupt:
-        swallowed.clear()
-        raise
     finally:
         sys.excepthook = show
-    if swallowed.is_set():
-        swallowed.clear()
+        for timer in timers:
+            timer.cancel()
+    if timers:
         raise KeyboardInterrupt
 
 

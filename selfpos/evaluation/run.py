@@ -70,7 +70,8 @@ def evaluate(
         Task name → score, in the order of `tasks`; NaN where mteb computes no number.
 
     Raises:
-        SelfposError: When `model` does not load, `out` is a file, there are no tasks, or two have one name.
+        SelfposError: When `model` does not load or is in memory without a `name`, `out` is a file, there are
+            no tasks, or two have one name.
         TasksFailedError: After the last task, when any failed.
     """
     from selfpos.evaluation.encoder import identity

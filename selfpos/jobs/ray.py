@@ -70,7 +70,6 @@ def execute_on_ray(jobs: Sequence[Job], folder: RunFolder, *, address: str) -> l
                     running[task.remote(shipped, jobs.index(job), folder, str(Path.cwd()))] = job
                     bar.advance(0, running=", ".join(job.name for job in running.values()))
                 ended, _ = ray.wait(list(running), timeout=1)
-                last_answer = _answered(address, last_answer)
                 for reference in ended:
                     job = running.pop(reference)
                     try:
@@ -96,6 +95,7 @@ def execute_on_ray(jobs: Sequence[Job], folder: RunFolder, *, address: str) -> l
                     finish(job, keys[job.name], seconds, folder)
                     done.append(job.name)
                     bar.advance(1, running=", ".join(job.name for job in running.values()))
+                last_answer = _answered(address, last_answer)
         finally:
             for reference in running:
                 with suppress(RayError):

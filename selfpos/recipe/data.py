@@ -78,11 +78,13 @@ class TaskSource(Settings):
     @field_validator("data", mode="before")
     @classmethod
     def _as_text(cls, data: Any) -> Any:
-        if isinstance(data, str | list):
-            return data
+        if isinstance(data, list):
+            return [cls._as_text(part) for part in data]
+        if isinstance(data, str | Path):
+            return str(data)
         from selfpos.data.in_memory import kept
 
-        return str(data) if isinstance(data, Path) else kept(data)
+        return kept(data)
 
     @property
     def local_copy(self) -> TaskSource | None:

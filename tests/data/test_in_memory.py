@@ -24,6 +24,7 @@ def test_a_data_set_is_read_as_its_file_would_be(cache: Path) -> None:
     records = Dataset.from_dict({"text": ["my card", "a loan", "new card"], "label": [0, 1, 0]}, features)
     sources = [TaskSource(type="classification", data=data) for data in (records, records.select([0, 1, 2]))]
     assert sources[0] == sources[1]  # the same records are one file
+    assert TaskSource(type="classification", data=[records, Path("x.csv")]).data == [sources[0].data, "x.csv"]
     assert [file.suffix for file in cache.iterdir()] == [".parquet"]
     loaded = load_task(sources[0], seed=0).dataset
     assert loaded["text"][:] == ["my card", "a loan", "new card"]

@@ -64,7 +64,7 @@ document.title = JSON.stringify({
 def test_every_figure_is_there_with_its_words_and_as_files(written: WrittenReport) -> None:
     page = written.page
     assert re.findall(r"<figure[^>]*><h3>([^<]*)</h3>", page) == TITLES
-    assert page.count('role="img" aria-label="') == len(TITLES) + page.count('class="narrow" role="img"')
+    assert page.count('role="img" aria-label="') == len(TITLES) + page.count('class="scroll narrow"')
     identities = re.findall(r'\bid="([^"]+)"', page)
     assert len(identities) == len(set(identities))
     assert not re.search(r'(src|href)="(?!data:|#)', page)
