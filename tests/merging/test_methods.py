@@ -292,6 +292,7 @@ def test_any_numbers_match_float64(
         )
 
 
+@pytest.mark.slow
 def test_long_tensors_pass_in_chunks_like_short_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same merge with chunks of seven elements."""
     import selfpos.merging.stream as stream
