@@ -46,19 +46,10 @@ def test_scores_are_those_of_the_embeddings(tiny_base: Path, tmp_path: Path, sts
     cosine = (one * two).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
     assert score.main_score == pytest.approx(spearmanr(cosine, data["score"][:]).statistic, abs=1e-6)
     assert (score.type, score.metric) == ("STS", "cosine_spearman")
-
-
-def test_a_model_in_memory_has_the_scores_of_its_folder(
-    tiny_base: Path, tmp_path: Path, sts_task: MakeTask
-) -> None:
-    from sentence_transformers import SentenceTransformer
-
-    model = SentenceTransformer(str(tiny_base), device="cpu")
-    in_memory = evaluate(model, [sts_task()], tmp_path / "memory", name="tiny")["selfpos-TestSTS"]
-    of_folder = evaluate(tiny_base, [sts_task()], tmp_path / "folder", name="tiny")["selfpos-TestSTS"]
-    assert in_memory.main_score == of_folder.main_score
-    with pytest.raises(SelfposError, match="name"):
-        evaluate(model, [sts_task()], tmp_path / "memory")
+    in_memory = evaluate(model, [task], tmp_path / "in memory", name="tiny")["selfpos-TestSTS"]
+    assert in_memory.main_score == score.main_score
+    with pytest.raises(SelfposError, match="needs a name"):
+        evaluate(model, [task], tmp_path / "in memory")
 
 
 def test_different_models_get_different_scores_under_one_name(

@@ -96,9 +96,8 @@ def test_the_page_stands_alone_and_holds_table_coefficients_path_and_angles(run:
     assert page == write_report(run).read_text(encoding="utf-8")
     lines = run.trajectory("positioned").read_text(encoding="utf-8").splitlines()
     run.trajectory("positioned").write_text("\n".join(lines[:3]), encoding="utf-8")
-    assert (
-        write_report(run).read_text(encoding="utf-8").count("<svg") == 2 * 3
-    )  # two steps are no path to draw
+    page = write_report(run).read_text(encoding="utf-8")
+    assert page.count("<svg") == 2 * 3  # two steps are no path to draw
 
 
 def test_a_partial_run_is_reported_with_what_is_missing(run: RunFolder) -> None:
