@@ -56,6 +56,7 @@ def told_to_end(place: Place, work: Work, expected: dict[str, str], seconds: flo
                 continue  # it was not tried
             faults = [*_ended(work, folder, seen, status), *_late(late)]
             why = "; ".join(faults) or _then(work, folder, seen, expected)
+            why = why and f"{why}: {seen.err[-600:]}"
             said = seen.sentences[-1].removeprefix("selfpos: ") if seen.sentences else "(nothing)"
             yield Outcome(f"{signal.Signals(number).name}: {work.name}", why, said)
 
