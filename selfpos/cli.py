@@ -14,8 +14,8 @@ from typing import NoReturn
 
 import click
 
-from selfpos.errors import OperationError, SelfposError, nearest, told
-from selfpos.signals import ending_signals, ignore_ending_signals
+from selfpos.errors import OperationError, SelfposError, first_line, nearest, told
+from selfpos.signals import ending_signals, ignore_ending_signals, repeated_interrupts
 from selfpos.version import __version__
 
 # verb → (module below selfpos, one line for `selfpos --help`). A verb's module is imported only when it is
@@ -110,32 +110,45 @@ def main() -> None:
 def _until_stopped(received: list[int]) -> None:
     """Do what the command line says, until it is done or an interrupt comes, of a signal in `received`."""
     try:
-        _carry_out(sys.argv[1:])
+        with repeated_interrupts():
+            _carry_out(sys.argv[1:], received)
     except (click.Abort, KeyboardInterrupt) as error:
         # click raises its own from the interrupt; empty where nothing was kept
         kept = str(error.__cause__ or error)
-        by = f" by {signal.Signals(received[0]).name}" if received else ""
+        by = f" by {signal.Signals(received[0]).name}" if received and received[0] != signal.SIGINT else ""
         _end(f"stopped{by}{kept and '; '}{kept}", 128 + (received[0] if received else signal.SIGINT))
 
 
-def _carry_out(words: list[str]) -> None:
+def _carry_out(words: list[str], received: list[int]) -> None:
     """Do what the command line says, and end with one sentence where it cannot be done.
 
-    An interrupt goes on to the caller, also one that comes while such a sentence is written.
+    An interrupt goes on to the caller, also one that comes while such a sentence is written, and one that a
+    library made another error of.
     """
     try:
         selfpos(args=[_expanded(word) for word in words], prog_name="selfpos", standalone_mode=False)
-    except SelfposError as error:
+    except click.Abort:
+        raise
+    except Exception as error:
+        if received:
+            raise KeyboardInterrupt(f"it ended with {first_line(error)[:300]}") from None
+        _fail(error)
+
+
+def _fail(error: Exception) -> NoReturn:
+    """End with the sentence of an error that users are to see; others are raised again."""
+    if isinstance(error, SelfposError):
         _end(str(error), error.exit_code)
-    except click.exceptions.NoArgsIsHelpError as error:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
         sys.exit(error.exit_code)
-    except click.ClickException as error:
+    if isinstance(error, click.ClickException):
         _end(_sentence(error), error.exit_code)
-    except OSError as error:
+    if isinstance(error, OSError):
         name = error.filename2 or error.filename  # of a copy, the second is written
         where = f"{name}: " if name else ""
         _end(f"{where}{error.strerror or error}", OperationError.exit_code)
+    raise error
 
 
 def _end(sentence: str, status: int) -> NoReturn:

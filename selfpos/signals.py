@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
+from typing import Any
 
 HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
 ENDING_SIGNALS = (signal.SIGTERM,) if HANGUP is None else (signal.SIGTERM, HANGUP)
@@ -21,7 +22,7 @@ SAME_SIGNAL_SECONDS = 5.0
 
 @contextmanager
 def ending_signals() -> Iterator[list[int]]:
-    """A block in which SIGTERM and SIGHUP do what Ctrl-C does; yields those that came.
+    """A block in which SIGTERM and SIGHUP do what Ctrl-C does; yields those that came, and SIGINT.
 
     A signal that is ignored, as under nohup, stays so.
     """
@@ -42,42 +43,57 @@ def ending_signals() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         on_interrupt(signal.SIGINT, frame)
 
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        signal.default_int_handler(number, frame)
+
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    before = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
-    for number, handler in before.items():
-        if handler != signal.SIG_IGN:
-            signal.signal(number, end)
+    before = {number: signal.getsignal(number) for number in (*ENDING_SIGNALS, signal.SIGINT)}
+    heard = {number: end for number in ENDING_SIGNALS if before[number] != signal.SIG_IGN}
+    if before[signal.SIGINT] is signal.default_int_handler:
+        heard[signal.SIGINT] = interrupt
+    for number, handler in heard.items():
+        signal.signal(number, handler)
     try:
         yield received
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in heard:
+            signal.signal(number, before[number])
 
 
 @contextmanager
-def interrupts_in_callbacks() -> Iterator[None]:
-    """A block whose libraries print what their callbacks raise, and go on: an interrupt is raised once more.
+def repeated_interrupts() -> Iterator[None]:
+    """A block in which an interrupt that a library prints, and goes on, is raised once more.
 
-    hf_xet does so with the callback that shows the progress of an upload. Where Ctrl-C is ignored, the
-    interrupt of another signal comes at the end of the block.
+    hf_xet does so with its callback for progress, Python with what destructors raise. Where Ctrl-C is
+    ignored, the interrupt of another signal comes at the end of the block.
     """
     timers: list[threading.Timer] = []
-    show = sys.excepthook
+    show, show_unraisable = sys.excepthook, sys.unraisablehook
 
-    def repeat(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if not issubclass(kind, KeyboardInterrupt):
-            show(kind, error, trace)
-            return
+    def repeat() -> None:
         timers.append(threading.Timer(0.1, _thread.interrupt_main))
         timers[-1].start()
 
-    sys.excepthook = repeat
+    def printed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            repeat()
+        else:
+            show(kind, error, trace)
+
+    def ignored(event: Any) -> None:
+        if issubclass(event.exc_type, KeyboardInterrupt):
+            repeat()
+        else:
+            show_unraisable(event)
+
+    sys.excepthook, sys.unraisablehook = printed, ignored
     try:
         yield
     finally:
-        sys.excepthook = show
+        sys.excepthook, sys.unraisablehook = show, show_unraisable
         for timer in timers:
             timer.cancel()
     if timers:

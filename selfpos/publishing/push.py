@@ -25,7 +25,6 @@ from selfpos.console import log
 from selfpos.errors import OperationError, SelfposError, on_one_line
 from selfpos.publishing.plan import PICKLES, PushPlan
 from selfpos.publishing.session import AGAIN, hub
-from selfpos.signals import interrupts_in_callbacks
 from selfpos.storage.file_kinds import MANIFEST
 
 if TYPE_CHECKING:
@@ -182,15 +181,13 @@ def _upload(api: HfApi, plan: PushPlan, stage: Path, target: str | None) -> Comm
     additions = {file.path: CommitOperationAdd(file.path, str(stage / file.path)) for file in plan.files}
     for file in plan.files:
         if file.size >= LARGE:
-            with interrupts_in_callbacks():
-                api.preupload_lfs_files(additions=[additions[file.path]], free_memory=False, **where)
+            api.preupload_lfs_files(additions=[additions[file.path]], free_memory=False, **where)
     operations: list[Any] = list(additions.values())
     if plan.replace:  # weights of the other model must not stay beside the new ones
         missing = _verification(api, plan, stage, target).missing_paths
         stale = [path for path in missing if PurePosixPath(path).suffix in WEIGHTS]
         operations = [*map(CommitOperationDelete, stale), *operations]
-    with interrupts_in_callbacks():
-        return api.create_commit(operations=operations, commit_message=plan.message, **where)
+    return api.create_commit(operations=operations, commit_message=plan.message, **where)
 
 
 def _verification(api: HfApi, plan: PushPlan, stage: Path, revision: str | None) -> FolderVerification:
