@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.comparison.tables import markdown
+from selfpos.recipe import load_recipe
+from selfpos.report import read_run
 from selfpos.report.figures import means, save
-from selfpos.report.results import RunResults, make_table, read_results
+from selfpos.report.results import Results, make_table
 from selfpos.storage.locate import without_folders
 from selfpos.storage.manifest import read_json
 from selfpos.storage.run_folder import RunFolder
@@ -21,11 +23,11 @@ from selfpos.storage.run_folder import RunFolder
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def facts(results: RunResults, folder: RunFolder, note: str) -> dict[str, Any]:
+def facts(results: Results, folder: RunFolder, note: str) -> dict[str, Any]:
     """The recipe, scores, coefficients and seconds of a run."""
     searches = {name: search.position for name, search in results.searches.items()}
     return {
-        "recipe": without_folders(results.recipe.model_dump(mode="json", exclude_unset=True)),
+        "recipe": without_folders(load_recipe(folder.recipe).model_dump(mode="json", exclude_unset=True)),
         "note": note,
         "tasks": results.tasks,
         "scores": results.scores,
@@ -52,15 +54,15 @@ def main() -> None:
     )
     options = parser.parse_args()
     results = keep(RunFolder(options.run), options.note)
-    save(means(results), ROOT / "docs" / f"{results.recipe.name}.png")
+    save(means(results), ROOT / "docs" / f"{results.name}.png")
 
 
-def keep(run: RunFolder, note: str) -> RunResults:
+def keep(run: RunFolder, note: str) -> Results:
     """Write the result of a finished run as JSON and as a table."""
-    results = read_results(run)
+    results = read_run(run)
     if results.missing:
         sys.exit(f"{run.path} is not finished: {', '.join(results.missing)} missing")
-    place = ROOT / "benchmarks" / "results" / results.recipe.name
+    place = ROOT / "benchmarks" / "results" / results.name
     text = json.dumps(facts(results, run, note), indent=1)
     place.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
     table = markdown(make_table(results))

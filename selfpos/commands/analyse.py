@@ -44,7 +44,7 @@ def command(target: Path, out: Path | None, data_root: Path | None, **values: An
         click.echo(table_text(table.header, table.rows, title=table.title))
     click.echo(f"written: {folder / 'analysis.md'}")
     if target.is_dir() and folder.parent == target:
-        from selfpos.report import write_report
+        from selfpos.report import report_of_run
         from selfpos.storage.run_folder import RunFolder
 
-        click.echo(f"report: {write_report(RunFolder(target))}")
+        click.echo(f"report: {report_of_run(RunFolder(target))}")

@@ -19,7 +19,8 @@ from selfpos.commands.options import PATH, Verb, examples
 )
 @click.argument("models", nargs=-1, required=True, metavar="MODEL|RUN…")
 @click.option(
-    "--baseline", help="The model that differences are to [default: 'base' if it is there, else the first]."
+    "--baseline",
+    help="The model that differences are to [default: the base where it is known, else the first].",
 )
 @click.option("--scores", type=PATH, help="Scores of models outside runs [default: checkpoints/scores].")
 @click.option(

@@ -66,7 +66,7 @@ def carry_out(
     )
     from selfpos.jobs.job import Executor, execute
     from selfpos.pipeline.run import plan_run, run_recipe
-    from selfpos.report.results import score_table
+    from selfpos.report.of_run import score_table
 
     executor: Executor = execute
     if ray is not None:

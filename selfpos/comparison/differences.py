@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from selfpos.comparison.sources import Scored
+from selfpos.comparison.sources import Scored, base_among
 from selfpos.errors import SelfposError, unknown
 from selfpos.scores.examples import Examples, contributions, examples_file, read_examples, resamples, score_of
 from selfpos.scores.files import TaskScore
@@ -79,7 +79,8 @@ def compare(
     level: float = 0.95,
     tick: Callable[[str], object] = lambda _: None,
 ) -> Comparison:
-    """Compare `models` to the one called `baseline`; by default `base` if there is one, else the first.
+    """Compare `models` to the one called `baseline`; by default `base` if there is one, else that
+    from which others were made, where their folders say so, else the first.
 
     Intervals of `level` come from `draws` resamples of each task's examples, paired between models; p-values
     from a sign-flip test over the examples, corrected by Holm over the differences on tasks, over those of
@@ -91,7 +92,8 @@ def compare(
     by_name = {model.name: model for model in models}
     if baseline is not None and baseline not in by_name:
         raise unknown("model in the comparison", baseline, by_name)
-    reference = by_name[baseline or ("base" if "base" in by_name else models[0].name)]
+    known = "base" if "base" in by_name else base_among(models)
+    reference = by_name[baseline or known or models[0].name]
     tasks: dict[str, tuple[str, str]] = {}
     for model in models:
         for run in model.runs.values():

@@ -13,23 +13,30 @@ from selfpos.scores.files import LAST, TaskScore, known_tasks, read_result, read
 from selfpos.storage.file_kinds import ADAPTER, CONFIG, MODULES
 from selfpos.storage.hashing import REVISION_LENGTH, content_hash
 from selfpos.storage.locate import hub_snapshot, locate_model
+from selfpos.storage.manifest import read_manifest
 from selfpos.storage.run_folder import RunFolder
+
+MODEL_FILES = (MODULES, CONFIG, ADAPTER)  # a model folder has one of them
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A model's scores: run → task → score; runs differ in the seed. A model outside a run has the run ''."""
+    """A model's scores: run → task → score; runs differ in the seed. A model outside a run has the run ''.
+
+    `folder` is the model's, where it was named by it or by its name on the Hub.
+    """
 
     name: str
     runs: Mapping[str, Mapping[str, TaskScore]]
+    folder: Path | None = None
 
 
-def find_models(names: Sequence[str], scores: Path) -> list[Scored]:
+def find_models(names: Sequence[str], scores: Path, *, unscored: bool = False) -> list[Scored]:
     """The models that `names` stand for.
 
     A name is a run (all of its models), a folder of scores or of such folders, or a model (folder or Hub
     name) scored below `scores`. A model of several runs that differ only in the seed is one model with
-    several runs. Raises SelfposError for models without scores.
+    several runs. With `unscored`, a model without scores has no runs; else it raises SelfposError.
     """
     unique = list(dict.fromkeys(names))
     runs = [name for name in unique if (Path(name) / "recipe.yaml").is_file()]
@@ -40,7 +47,7 @@ def find_models(names: Sequence[str], scores: Path) -> list[Scored]:
         if folders := _score_folders(Path(name)):
             models += [model for folder in folders for model in _models_of_folder(folder)]
         else:
-            models.append(_model(name, scores))
+            models.append(_model(name, scores, unscored=unscored))
     titles = [model.name for model in models]
     for title in titles:
         if titles.count(title) > 1:
@@ -50,11 +57,25 @@ def find_models(names: Sequence[str], scores: Path) -> list[Scored]:
     return models
 
 
+def base_among(models: Sequence[Scored]) -> str | None:
+    """The model from which others of `models` were made, by the hash that they recorded; None where it is not
+    among them.
+    """
+    records = {model.name: read_manifest(model.folder).get("base") for model in models if model.folder}
+    hashes = {record.get("hash") for record in records.values() if record}
+    if not hashes:
+        return None
+    for model in models:
+        if model.folder and not records[model.name] and content_hash(model.folder) in hashes:
+            return model.name
+    return None
+
+
 def _score_folders(folder: Path) -> list[Path]:
     """`folder` where eval-mteb scored into it, else the folders in it where it did; none for a model, which
     may have others' results beside its weights.
     """
-    if any((folder / name).is_file() for name in (MODULES, CONFIG, ADAPTER)):
+    if any((folder / name).is_file() for name in MODEL_FILES):
         return []
     if (folder / "results").is_dir():
         return [folder]
@@ -108,24 +129,26 @@ def _settings(recipe: Recipe, model: str) -> dict[str, Any]:
     return settings
 
 
-def _model(name: str, scores: Path) -> Scored:
+def _model(name: str, scores: Path, *, unscored: bool) -> Scored:
     """One model: scored in the run that it is part of, else by its content hash or commit below `scores`."""
     folder = locate_model(name)
+    if not any((folder / file).is_file() for file in MODEL_FILES):
+        raise SelfposError(f"{name} is no run, no model, and no folder of scores: it has no results/")
     for parent in folder.resolve().parents[:2]:
         run = RunFolder(parent)
         if run.recipe.is_file() and (run.scores(folder.name) / LAST).is_file():
-            return Scored(folder.name, {"": read_scores(run.scores(folder.name))})
+            return Scored(folder.name, {"": read_scores(run.scores(folder.name))}, folder)
     by_task: dict[str, TaskScore] = {}
     # of a model of the Hub by its commit
     revision = hub_snapshot(folder).get("revision") or content_hash(folder)[:REVISION_LENGTH]
     for results in sorted(scores.glob(f"results/*/{revision}")):
         by_task |= _scores(results, known_tasks(scores))
-    if not by_task:
+    if not by_task and not unscored:
         raise SelfposError(
             f"{name} has no scores in {scores}: score it with `selfpos eval-mteb {name} --out {scores}`, "
             "or name the folder with --scores"
         )
-    return Scored(Path(name).name, {"": by_task})
+    return Scored(Path(name).name, {"": by_task} if by_task else {}, folder)
 
 
 def _models_of_folder(folder: Path) -> list[Scored]:

@@ -15,6 +15,7 @@ from selfpos.evaluation import corpus_tasks, local_data, task_files
 from selfpos.evaluation.local_data import MTEB_TASKS, OWN_TASKS, LocalFiles
 from selfpos.evaluation.verified import fault_of, with_mark
 from selfpos.recipe import EvaluationSettings
+from selfpos.storage.file_kinds import CONFIG, MODULES
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -229,6 +230,10 @@ def _named(name: str, data_dir: Path | None) -> list[AbsTask]:
     try:
         return [mteb.get_task(name)]
     except KeyError:
+        if (Path(name) / CONFIG).is_file() or (Path(name) / MODULES).is_file():
+            raise SelfposError(
+                f"{name} is a model: name models before --tasks, which takes all words up to the next option"
+            ) from None
         if Path(name).exists():
             raise SelfposError(
                 f"{name} is no declaration of a task; write one, a YAML file with name, type and files (see "

@@ -128,7 +128,7 @@ class _Graph:
 
     def jobs(self) -> list[Job]:
         """All jobs, each after those that it needs."""
-        from selfpos.report import write_report
+        from selfpos.report import report_of_run
 
         trainings = self._trainings
         merges = [self._merge_job(name, merge) for name, merge in self.recipe.merges.items()]
@@ -148,7 +148,7 @@ class _Graph:
         pipelines = self._derived("pipelines", self.folder.pipelines, work, tuple(trainings))
         cards = [self._card_job(name) for name in self.recipe.merges]
         last = ("table", "vectors", "pipelines")
-        report = self._derived("report", self.folder.report, partial(write_report, self.folder), last)
+        report = self._derived("report", self.folder.report, partial(report_of_run, self.folder), last)
         trained_jobs = [self._training_job(training) for training in trainings.values()]
         before_merges = [*trained_jobs, self._probe_job(), self._geometry_job()]
         return [*before_merges, *merges, *scores, pipelines, table, *cards, report]

@@ -1,7 +1,16 @@
-"""Figures, tables and the HTML report of a run, made from the files in its folder."""
+"""Figures, tables and HTML reports, made from what lies on disk."""
 
 from __future__ import annotations
 
-from selfpos.report.page import write_report
+from pathlib import Path
 
-__all__ = ["write_report"]
+from selfpos.report.of_run import read_run
+from selfpos.report.page import write_report
+from selfpos.storage.run_folder import RunFolder
+
+__all__ = ["read_run", "report_of_run", "write_report"]
+
+
+def report_of_run(folder: RunFolder) -> Path:
+    """Write the report of the run in `folder` as its `report.html`, or write it anew."""
+    return write_report(read_run(folder), folder.report, replace=True)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from selfpos.comparison import Difference, compare
 from selfpos.comparison.differences import MEAN
-from selfpos.report.results import RunResults
+from selfpos.report.results import Results
 
 KINDS = {
     "base": "the base",
     "joint": "the joint model",
     "specialist": "the best specialist",
     "merge": "the next merge",
+    "model": "the next model",
 }
 
 
-def findings(results: RunResults) -> str:
+def findings(results: Results) -> str:
     """The best merge, else the best model, by the mean over tasks, and how it stands to its rivals: the best
     one of each kind. Empty where no model has all scores.
     """
@@ -22,17 +23,18 @@ def findings(results: RunResults) -> str:
     if not means:
         return ""
     ranked = sorted(means, key=lambda model: -means[model])
-    best = next((model for model in ranked if model in results.recipe.merges), ranked[0])
-    subject = "The best merge is" if best in results.recipe.merges else "The best model is"
+    merges = [model for model in ranked if results.kinds[model] in ("merge", "positioned")]
+    best = next(iter(merges), ranked[0])
+    subject = "The best merge is" if merges else "The best model is"
     tasks = _counted(len(results.tasks), "task")
     answer = f"{subject} {best}, with a mean of {100 * means[best]:.2f} over {tasks}."
     rivals: dict[str, str] = {}
     for model in ranked:
-        kind = results.kind(model)
+        kind = results.kinds[model]
         if model != best:
             rivals.setdefault("merge" if kind == "positioned" else kind, model)
     if not rivals:
-        return answer
+        return answer if len(results.kinds) > 1 else ""
     gains = _gains(results, best)
     parts = [
         _standing(_named(model, kind), means[best] - means[model], gains.get(model))
@@ -44,7 +46,7 @@ def findings(results: RunResults) -> str:
     return f"{answer} In points, with the 95 % interval of each difference: {'; '.join(parts)}. {picked}."
 
 
-def _gains(results: RunResults, best: str) -> dict[str, Difference | None]:
+def _gains(results: Results, best: str) -> dict[str, Difference | None]:
     """Model → the difference of its mean to that of `best`, corrected over all models of the run's table.
 
     What the table says of `best` and its own baseline is taken from there, for the two to agree.

@@ -17,7 +17,7 @@ from selfpos.vectors.names import layer_name
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from selfpos.report.results import RunResults
+    from selfpos.report.results import Results
 
 # One colour and mark per role, readable on white and on dark grey and for the colour-blind (Okabe and Ito's
 # palette).
@@ -29,8 +29,9 @@ COLOURS = {
     "joint": "#E69F00",
     "merge": "#009E73",
     "positioned": "#D55E00",
+    "model": "#0072B2",
 }
-MARKERS = dict(zip(COLOURS, "s^>vDo*", strict=True))
+MARKERS = dict(zip(COLOURS, "s^>vDo*p", strict=True))
 LINES = ["#2B8CC4", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#F0E442"]
 SCALE = 1.15  # of a figure on a page, at most: text has one size in all of them
 NARROWEST = 0.9  # of that width: text of 8 points is then 11 pixels; a narrower page scrolls the figure
@@ -169,13 +170,13 @@ def _save(figure: Figure, form: str, **options: Any) -> bytes:
     return out.getvalue()
 
 
-def means(results: RunResults) -> Figure:
+def means(results: Results) -> Figure:
     """Mean score of every model, sorted; bars are intervals of the difference to the baseline."""
     ranked = sorted((mean, model) for model in results.scores if (mean := results.mean(model)) is not None)
     rows = {row.model: row for row in results.comparison.rows} if results.comparison else {}
     figure, axes = plot(WIDTH, 0.9 + 0.3 * len(ranked))
     for row, (mean, model) in enumerate(ranked):
-        kind = results.kind(model)
+        kind = results.kinds[model]
         gain = rows[model].differences.get(MEAN) if model in rows else None
         if gain is not None and gain.low is not None and gain.high is not None:
             ends = [100 * (mean - gain.value + end) for end in (gain.low, gain.high)]
@@ -194,7 +195,7 @@ def _note(axes: Any, text: str, at: tuple[float, float], offset: tuple[float, fl
     axes.annotate(text, at, xytext=offset, textcoords="offset points", fontsize=8, color=GREY, **options)
 
 
-def score_and_cost(results: RunResults) -> Figure:
+def score_and_cost(results: Results) -> Figure:
     """Mean score of every model over the seconds for making it, with all it was made from."""
     points = []
     for cost in results.costs:
@@ -203,7 +204,7 @@ def score_and_cost(results: RunResults) -> Figure:
             points.append((cost.total, 100 * mean, cost.model))
     figure, axes = plot(WIDTH, 4.0)
     for seconds, mean, model in points:
-        mark(axes, seconds, mean, results.kind(model))
+        mark(axes, seconds, mean, results.kinds[model])
     base = results.mean("base")
     scores = [mean for _, mean, _ in points]
     shown = scores if base is None else [*scores, 100 * base]
@@ -222,7 +223,7 @@ def score_and_cost(results: RunResults) -> Figure:
     return figure
 
 
-def heat_map(results: RunResults) -> Figure:
+def heat_map(results: Results) -> Figure:
     """Scores in percent, coloured by the difference to the baseline; a tilde where it is not significant."""
     baseline = results.scores.get(results.baseline, {})
     rows = {row.model: row.differences for row in results.comparison.rows} if results.comparison else {}
@@ -249,7 +250,7 @@ def heat_map(results: RunResults) -> Figure:
     return matrix(values, models, tasks, texts, colours="PuOr_r", low=-limit, high=limit)
 
 
-def angles(results: RunResults) -> Figure:
+def angles(results: Results) -> Figure:
     """Angles between the task vectors in degrees, white at 90°, and their norms on the diagonal."""
     from selfpos.vectors import norms_and_cosines
 

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs no network and no other file."""
+"""A report: one HTML file that needs no network and no other file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from selfpos.comparison.tables import differences_grid, how
 from selfpos.errors import OperationError, printable_page
-from selfpos.recipe.recipe import recipe_for_others
 from selfpos.report import figures
 from selfpos.report.answer import findings
-from selfpos.report.results import RunResults, Search, make_table, read_results
+from selfpos.report.results import Results, Search, make_table
 from selfpos.storage.atomic import refuse_existing, write_text
-from selfpos.storage.locate import without_folders
-from selfpos.storage.run_folder import RunFolder
 from selfpos.version import __version__
 
 if TYPE_CHECKING:
@@ -25,6 +22,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "mteb", "numpy")  # whose versions are shown
+
+MARKS = {
+    "base": "a grey square is the base",
+    "specialist": "blue triangles are specialists",
+    "iterative": "dark triangles are stages of one training",
+    "joint": "a yellow diamond is a joint model",
+    "bagging": "pink triangles are models of bags",
+    "merge": "green dots are merges",
+    "positioned": "orange stars are merges whose coefficients were searched for",
+    "model": "dark pentagons are models of unknown origin",
+}
 
 
 @dataclass(frozen=True)
@@ -51,28 +59,26 @@ class Picture:
 
 
 def write_report(
-    folder: RunFolder,
-    out: Path | None = None,
+    results: Results,
+    out: Path,
     *,
+    replace: bool = False,
     figures_to: Path | None = None,
     formats: tuple[str, ...] = (".png", ".svg"),
 ) -> Path:
-    """Write the report of the run in `folder` to `out`, by default its `report.html`; returns the path.
+    """Write the report of `results` to `out`; returns the path.
 
-    With `figures_to` every figure is also written to that folder in each of `formats`. Works from partial
-    results and lists what is missing. Raises SelfposError where `folder` is no run or `out` exists,
-    OperationError where the disk refuses.
+    With `figures_to` every figure is also written to that folder in each of `formats`. Raises SelfposError
+    where `out` exists, unless it may `replace` that; OperationError where the disk refuses.
     """
     from jinja2 import Environment, PackageLoader
 
-    if out is not None:
+    if not replace:
         refuse_existing(out)
-    results = read_results(folder)
     pictures = list(_pictures(results))
     loader = PackageLoader("selfpos.report")
     pages = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     pages.filters["breakable"] = breakable
-    pages.filters["without_folders"] = without_folders
     text = pages.get_template("report.html").render(
         results=results,
         table=make_table(results),
@@ -81,22 +87,19 @@ def write_report(
         findings=findings(results),
         coefficients=_coefficients(results),
         pictures=pictures,
-        recipe=recipe_for_others(folder.recipe),
         versions={"selfpos": __version__, **{name: version(name) for name in LIBRARIES}},
-        sections=[file.read_text(encoding="utf-8") for file in folder.sections],
     )
-    target = out or folder.report
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_text(target, printable_page(text))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(out, printable_page(text))
         if figures_to is not None:
             figures_to.mkdir(parents=True, exist_ok=True)
             for picture in pictures:
                 for suffix in formats:
                     figures.save(picture.figure, figures_to / f"{picture.name}{suffix}")
     except OSError as error:
-        raise OperationError(f"cannot write the report {target}: {error.strerror}") from None
-    return target
+        raise OperationError(f"cannot write the report {out}: {error.strerror}") from None
+    return out
 
 
 def breakable(name: str) -> Markup:
@@ -106,7 +109,7 @@ def breakable(name: str) -> Markup:
     return Markup("<wbr>").join(part for part in re.split(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[-_])", name) if part)
 
 
-def _coefficients(results: RunResults) -> list[tuple[Any, list[tuple[str, list[tuple[str, str]]]]]]:
+def _coefficients(results: Results) -> list[tuple[Any, list[tuple[str, list[tuple[str, str]]]]]]:
     """Vectors, and for each search over them its name with the coefficients and their intervals."""
     tables: dict[tuple[str, ...], list[tuple[str, list[tuple[str, str]]]]] = {}
     for name, search in results.searches.items():
@@ -119,14 +122,12 @@ def _coefficients(results: RunResults) -> list[tuple[Any, list[tuple[str, list[t
     return list(tables.items())
 
 
-def _pictures(results: RunResults) -> Iterator[Picture]:
+def _pictures(results: Results) -> Iterator[Picture]:
     complete = [model for model in results.scores if results.mean(model) is not None]
-    if complete:
-        says = (
-            f"Mean score of each of {len(complete)} models over {len(results.tasks)} tasks. Blue triangles "
-            "are specialists, the yellow diamond is the joint model, green dots are merges, orange stars "
-            "merges whose coefficients were searched for."
-        )
+    if len(complete) > 1:
+        shown = [said for kind, said in MARKS.items() if kind in {results.kinds[model] for model in complete}]
+        says = f"Mean score of each of {len(complete)} models over {len(results.tasks)} tasks. "
+        says += f"{', '.join(shown)}.".capitalize()
         if results.comparison:
             says += (
                 f" Bars are 95 % intervals of the difference to {results.baseline}, over the tasks' examples."

@@ -20,7 +20,7 @@ from selfpos.errors import SelfposError
 from selfpos.positioning.live import LiveModel
 from selfpos.positioning.objective import TaskProbe
 from selfpos.recipe import AnalysisSettings
-from selfpos.report import write_report
+from selfpos.report import report_of_run
 from selfpos.storage.model_folder import open_model
 from selfpos.storage.run_folder import RunFolder
 from tests.helpers.command import CommandLine, said
@@ -137,7 +137,7 @@ def test_a_run_is_measured_at_every_model_and_told_in_its_report(run: RunFolder)
     assert {"analysis.json", "analysis.md", "section.html", "gradients.png"} <= written
     text = (folder / "analysis.md").read_text(encoding="utf-8")
     assert "How long are the vectors" in text
-    assert '<h2 id="analysis">' in write_report(run).read_text(encoding="utf-8")
+    assert '<h2 id="analysis">' in report_of_run(run).read_text(encoding="utf-8")
 
     before = (folder / "gradients/joint.json").stat().st_mtime_ns
     assert analyse(run.path, SETTINGS)[1] == found

@@ -51,6 +51,12 @@ def test_data_in_place_of_a_declaration_is_named_as_such(tmp_path: Path) -> None
         select_tasks([str(tmp_path / "sts.jsonl")])
 
 
+def test_a_model_among_the_tasks_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "modules.json").write_text("[]")
+    with pytest.raises(SelfposError, match=r"is a model: name models before --tasks"):
+        select_tasks(["STSBenchmark", str(tmp_path)])
+
+
 @pytest.mark.slow
 def test_benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE")

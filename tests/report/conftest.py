@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from selfpos.report import write_report
+from selfpos.report import read_run, write_report
 from selfpos.storage.run_folder import RunFolder
 from tests.helpers.scored_runs import TYPES, part_of, write_scores
 
@@ -40,7 +40,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> WrittenReport:
     """The report of a full run, drawn once for all tests that only read it."""
     folder = tmp_path_factory.mktemp("report")
     run, figures = write_full_run(folder / "full"), folder / "figures"
-    page = write_report(run, figures_to=figures, formats=(".svg",)).read_text(encoding="utf-8")
+    page = write_report(read_run(run), run.report, figures_to=figures, formats=(".svg",)).read_text(
+        encoding="utf-8"
+    )
     return WrittenReport(run, page, figures)
 
 

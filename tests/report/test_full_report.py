@@ -14,11 +14,10 @@ import pytest
 
 from selfpos.comparison import Comparison, compare
 from selfpos.comparison.differences import MEAN
-from selfpos.report import write_report
+from selfpos.report import read_run, report_of_run
 from selfpos.report.answer import findings
 from selfpos.report.figures import by_layer, spread_out, vary
 from selfpos.report.page import breakable
-from selfpos.report.results import read_results
 from selfpos.storage.run_folder import RunFolder
 from tests.report.conftest import WrittenReport
 
@@ -78,11 +77,11 @@ def test_every_figure_is_there_with_its_words_and_as_files(written: WrittenRepor
 
 @pytest.mark.slow
 def test_equal_results_make_equal_pages(written: WrittenReport) -> None:
-    assert written.page == write_report(written.run).read_text(encoding="utf-8")
+    assert written.page == report_of_run(written.run).read_text(encoding="utf-8")
 
 
 def test_costs_come_from_marks_manifests_and_searches(full_run: RunFolder) -> None:
-    costs = {cost.model: cost for cost in read_results(full_run).costs}
+    costs = {cost.model: cost for cost in read_run(full_run).costs}
     retrieval, joint, positioned = costs["retrieval"], costs["joint"], costs["positioned"]
     assert (retrieval.seconds, retrieval.draws, retrieval.memory) == (40.0, "960 samples", 1.2e9)
     assert (joint.seconds, joint.draws, joint.memory) == (80.0, None, None)
@@ -94,13 +93,13 @@ def test_costs_come_from_marks_manifests_and_searches(full_run: RunFolder) -> No
         None,
     )  # what the other specialist took is not known
     full_run.mark("specialist/pairs").write_text(json.dumps({"key": "", "seconds": 20.0}), encoding="utf-8")
-    again = {cost.model: cost for cost in read_results(full_run).costs}
+    again = {cost.model: cost for cost in read_run(full_run).costs}
     assert (again["ties"].seconds, again["ties"].total) == (1.5, 61.5)
 
 
 @pytest.mark.slow
 def test_findings_name_the_best_and_say_where_it_may_be_chance(full_run: RunFolder) -> None:
-    found = findings(read_results(full_run))
+    found = findings(read_run(full_run))
     assert re.match(
         r"The best merge is by-layer, with a mean of \d\d\.\d\d over \d tasks\. "
         "In points, with the 95 % interval of each difference: ",
@@ -114,14 +113,14 @@ def test_findings_name_the_best_and_say_where_it_may_be_chance(full_run: RunFold
         assert float(low) <= float(value) <= float(high), (side, found)
     for merge in ("ties", "by-layer", "positioned"):
         shutil.rmtree(full_run.scores(merge))
-    assert found != findings(read_results(full_run))
+    assert found != findings(read_run(full_run))
     shutil.rmtree(full_run.path / "scores")
-    assert findings(read_results(full_run)) == ""
+    assert findings(read_run(full_run)) == ""
 
 
 @pytest.mark.slow
 def test_findings_are_corrected_over_the_whole_table_and_agree_with_it(full_run: RunFolder) -> None:
-    results = read_results(full_run)
+    results = read_run(full_run)
     found = findings(results)
     assert found.endswith("which flatters it; Holm's correction is over all 7 models beside it."), found
     assert results.comparison is not None
@@ -143,7 +142,7 @@ def test_the_lead_says_of_the_base_what_the_table_says(
     in_table: float, alone: float, full_run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The two correct over other families, so that their adjusted p-values may be on both sides of 5 %."""
-    results = read_results(full_run)
+    results = read_run(full_run)
 
     def adjusted(compared: Comparison, model: str, p: float) -> Comparison:
         rows = [
@@ -173,7 +172,7 @@ def test_coefficients_of_all_searches_are_in_one_table(written: WrittenReport) -
 
 
 def test_layers_are_in_order_and_means_of_their_tensors(full_run: RunFolder) -> None:
-    searches = read_results(full_run).searches
+    searches = read_run(full_run).searches
     layers = by_layer(searches["by-layer"].position["tensors"])
     assert vary(layers)
     assert not vary({layer: [0.5] for layer in layers})
@@ -193,7 +192,7 @@ def test_labels_are_moved_apart_in_their_order() -> None:
 def test_what_is_scored_so_far_is_shown(full_run: RunFolder) -> None:
     shutil.rmtree(full_run.scores("ties"))
     full_run.analysis.unlink()
-    page = write_report(full_run).read_text(encoding="utf-8")
+    page = report_of_run(full_run).read_text(encoding="utf-8")
     assert "Not there yet: scores of ties." in page
     assert "Could be added: conflicts between" in page
     assert "Mean scores" in page

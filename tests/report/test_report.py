@@ -9,8 +9,9 @@ import yaml
 
 from selfpos.comparison.tables import markdown
 from selfpos.errors import SelfposError
-from selfpos.report import write_report
-from selfpos.report.results import make_table, read_results, score_table
+from selfpos.report import report_of_run, write_report
+from selfpos.report.of_run import read_run, score_table
+from selfpos.report.results import make_table
 from selfpos.storage.run_folder import RunFolder
 
 SCORES = {
@@ -70,7 +71,7 @@ def fill(folder: RunFolder) -> None:
 
 def test_the_best_of_each_column_is_marked_and_ties_share_it(run: RunFolder) -> None:
     fill(run)
-    table = make_table(read_results(run))
+    table = make_table(read_run(run))
     assert table.columns == ["Docs", "Pairs", "mean"]
     best = {
         (row.model, column)
@@ -86,22 +87,22 @@ def test_the_best_of_each_column_is_marked_and_ties_share_it(run: RunFolder) -> 
 
 def test_the_page_stands_alone_and_holds_table_coefficients_path_and_angles(run: RunFolder) -> None:
     fill(run)
-    page = write_report(run).read_text(encoding="utf-8")
+    page = report_of_run(run).read_text(encoding="utf-8")
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert page.count("<svg") == 2 * 4  # for broad pages and for phones
     identities = re.findall(r'\bid="([^"]+)"', page)
     assert len(identities) == len(set(identities))
     assert "90.0°" in page
     assert ">1.2000<" in page
-    assert page == write_report(run).read_text(encoding="utf-8")
+    assert page == report_of_run(run).read_text(encoding="utf-8")
     lines = run.trajectory("positioned").read_text(encoding="utf-8").splitlines()
     run.trajectory("positioned").write_text("\n".join(lines[:3]), encoding="utf-8")
-    page = write_report(run).read_text(encoding="utf-8")
+    page = report_of_run(run).read_text(encoding="utf-8")
     assert page.count("<svg") == 2 * 3  # two steps are no path to draw
 
 
 def test_a_partial_run_is_reported_with_what_is_missing(run: RunFolder) -> None:
-    page = write_report(run).read_text(encoding="utf-8")
+    page = report_of_run(run).read_text(encoding="utf-8")
     assert (
         "Not there yet: scores of all models; norms and angles of the task vectors; coefficients of "
         "positioned." in page
@@ -109,19 +110,17 @@ def test_a_partial_run_is_reported_with_what_is_missing(run: RunFolder) -> None:
 
 
 def test_no_run(tmp_path: Path) -> None:
-    with pytest.raises(
-        SelfposError, match=r"is no run: .*'selfpos compare' shows models or a folder of scores"
-    ):
-        write_report(RunFolder(tmp_path))
+    with pytest.raises(SelfposError, match=r"is no run: it has no recipe\.yaml"):
+        report_of_run(RunFolder(tmp_path))
 
 
 def test_a_place_of_its_own_is_made_and_never_overwritten(run: RunFolder, tmp_path: Path) -> None:
-    page = write_report(run, tmp_path / "deep" / "page.html")
+    page = write_report(read_run(run), tmp_path / "deep" / "page.html")
     text = page.read_text(encoding="utf-8")
     with pytest.raises(SelfposError, match="exists already"):
-        write_report(run, page)
+        write_report(read_run(run), page)
     with pytest.raises(SelfposError, match=r"would lie within .*page\.html, which is a file"):
-        write_report(run, page / "page.html")
+        write_report(read_run(run), page / "page.html")
     assert page.read_text(encoding="utf-8") == text
     assert [file.name for file in page.parent.iterdir()] == ["page.html"]
 
@@ -130,4 +129,4 @@ def test_jobs_of_merges_that_left_the_recipe_are_not_told(run: RunFolder) -> Non
     for job in ("vectors", "merge/average", "merge/of-before", "scores/base", "scores/of-before"):
         run.mark(job).parent.mkdir(exist_ok=True)
         run.mark(job).write_text('{"key": "", "seconds": 1.5}', encoding="utf-8")
-    assert list(read_results(run).seconds) == ["merge.average", "scores.base", "vectors"]
+    assert list(read_run(run).seconds) == ["merge.average", "scores.base", "vectors"]
