@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfpos.commands.options import examples
+from selfpos.commands.options import Verb, examples
 from selfpos.console import table_text
 from selfpos.errors import SelfposError
 
@@ -55,7 +55,12 @@ def command() -> None:
     """Class imbalance in convolutional networks, reproduced, extended and carried over to text."""
 
 
-@command.command()
+@command.command(
+    cls=Verb,
+    epilog=examples(
+        "imbalance run mnist-small --workers 2", "imbalance run cifar10 --data FOLDER --device cuda"
+    ),
+)
 @click.argument("recipe", type=FILE)
 @OUT_GRID
 @DATA
@@ -85,7 +90,13 @@ def run(recipe: Path, out: Path | None, data: str | None, device: str, workers: 
     click.echo(f"{trained} units trained; results in {out}")
 
 
-@command.command()
+@command.command(
+    cls=Verb,
+    epilog=examples(
+        "imbalance report checkpoints/imbalance-mnist-small/results.parquet",
+        "imbalance report results.parquet --out my-report",
+    ),
+)
 @click.argument("results", type=FILE)
 @click.option("--out", type=FOLDER, help="Folder of the report [default: RESULTS without its ending].")
 def report(results: Path, out: Path | None) -> None:
@@ -101,7 +112,7 @@ def report(results: Path, out: Path | None) -> None:
     click.echo(f"numbers and figures: {folder / 'report.md'}")
 
 
-@command.command()
+@command.command(cls=Verb, epilog=examples("imbalance ordering short.parquet long.parquet"))
 @click.argument("short", type=FILE)
 @click.argument("long", type=FILE)
 def ordering(short: Path, long: Path) -> None:
@@ -146,7 +157,13 @@ for removed in ("experts", "path", "norms"):
     compare.command(removed, hidden=True, context_settings=ANY_WORDS)(_gone)
 
 
-@compare.command()
+@compare.command(
+    cls=Verb,
+    epilog=examples(
+        "imbalance compare text clinc150-heads",
+        "imbalance compare text clinc150-heads --against results.parquet",
+    ),
+)
 @click.argument("recipe", type=FILE)
 @click.option(
     "--against", type=FILE, help="Results (Parquet) of a study of images, to compare the order with."
@@ -177,7 +194,13 @@ def text(recipe: Path, against: Path | None, out: Path | None, data: str | None,
     _conclude(outcome(_study(file), images), file, facts | {"texts": texts.division})
 
 
-@compare.command()
+@compare.command(
+    cls=Verb,
+    epilog=examples(
+        "imbalance compare tasks imbalance-tasks",
+        "imbalance compare tasks imbalance-tasks --rho 1,10 --seeds 3",
+    ),
+)
 @click.argument("recipe", type=FILE)
 @defaulted("--rho", default="1,3,10,50", help="Ratios of the largest to the smallest task.")
 @defaulted("--largest", type=click.IntRange(2), default=3200, help="Training records of a large task.")
