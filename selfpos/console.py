@@ -232,3 +232,11 @@ def quiet_libraries(*, hide_warnings: bool = False) -> Iterator[None]:
             transformers_logging.enable_progress_bar()
         if bars[1]:
             datasets.enable_progress_bars()
+
+
+def in_words(seconds: float) -> str:
+    """A time of that order: seconds, minutes or hours."""
+    for size, unit in ((3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds" if seconds >= 10 else f"{seconds:.1f} seconds"

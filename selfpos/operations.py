@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import selfpos.processes as processes
-from selfpos.console import log, quiet_libraries
+from selfpos.console import in_words, log, quiet_libraries
 from selfpos.data.probe import ProbeTask, hold_out, probe_size, read_probe
 from selfpos.data.report import describe_data, report_lines
 from selfpos.data.sources import hash_records, load_task
 from selfpos.data.texts import read_texts
 from selfpos.errors import SelfposError, unknown
 from selfpos.merging import Plan, execute, plan
+from selfpos.merging.estimate import seconds_of
 from selfpos.merging.output.layout import code_of
 from selfpos.merging.output.provenance import describe
 from selfpos.merging.plan import check_base
@@ -336,8 +337,16 @@ def merge(
 def plan_merge(
     base: str | Path, vectors: Sources, method: str, out: Path, **options: Any
 ) -> list[tuple[str, str]]:
-    """What `merge` with the same arguments would do, as rows of label and text; writes nothing."""
-    return describe(_plan_with_probe(base, vectors, method, out, **options)[0])
+    """What `merge` with the same arguments would do, as rows of label and text; leaves nothing on disk."""
+    planned, tasks = _plan_with_probe(base, vectors, method, out, **options)
+    rows = describe(planned)
+    if tasks is not None or planned.options.output == "adapter":
+        return rows  # what gathering statistics or factoring takes is not known
+    try:
+        taken = f"about {in_words(seconds_of(planned))} beyond the start, by a part of it tried here"
+    except OSError as error:
+        taken = f"not known, for {planned.out.absolute().parent} cannot be written to: {error.strerror}"
+    return [*rows, ("time", taken)]
 
 
 def _plan_with_probe(

@@ -67,7 +67,8 @@ def own_models(folder: Path) -> None:
             for weights in model.parameters():
                 weights += 0.02 * weights.std(correction=0) * torch.randn_like(weights)
         model.save(str(folder / name))
-    texts = {"texts/support.csv": tickets(60, "text,label"), "texts/medical/page.txt": questions(60)}
+    texts = {f"texts/medical/{n}.txt": f"Disease {n} is an illness of organ {n * 7}." for n in range(60)}
+    texts["texts/support.csv"] = tickets(60, "text,label")
     texts["texts/duplicates.txt"] = "".join(f"How do I cook dish {n}?\n" for n in range(60))
     texts["data/support-train.jsonl"] = as_lines(tickets(40, "text,label"))
     texts["test/support.csv"] = tickets(60, "text,label")

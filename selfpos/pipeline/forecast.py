@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from selfpos.console import in_words
 from selfpos.data.tasks import TaskData
 from selfpos.pipeline.trainings import Training
 from selfpos.recipe import Recipe
@@ -85,11 +86,3 @@ class RunPlan:
         steps = training.steps or ceil(settings.epochs * records / settings.batch_size)
         batches = len(training.tasks) if training.mixture and training.mixture.surgery else 1
         return steps * batches * fmean(of_step[task] for task in training.tasks)
-
-
-def in_words(seconds: float) -> str:
-    """A time of that order: seconds, minutes or hours."""
-    for size, unit in ((3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"

@@ -35,7 +35,7 @@ def test_a_dry_run_says_everything_and_writes_nothing(
     words = [*merge_words(tiny_base, tiny_specialists, "ties", tmp_path / "out"), "--dtype", "bfloat16"]
     done = selfpos(*words, "--dry-run", "--param", "density=0.1..0.3", "--param", "scope=tensor")
     assert done.returncode == 0, done.stderr
-    for said in ("alpha (model)", "different by tensor", "bfloat16", "2 passes", "warning"):
+    for said in ("alpha (model)", "different by tensor", "bfloat16", "2 passes", "warning", "time"):
         assert said in done.stdout
     assert not list(tmp_path.iterdir())
     wrong = selfpos(*words, "--dry-run", "--param", "densty=1")

@@ -83,12 +83,14 @@ def write_weights(outputs: Sequence[Output], stream: Stream) -> None:
                 bits = raw if dtype == entry.dtype else from_float32(to_float32(raw, entry.dtype), dtype)
                 for writer in writers:
                     writer.write(name, bits, entry.first * STORED[dtype].itemsize)
-        _carry_out(tasks, outputs, stream)
+        merge_and_write(tasks, outputs, stream)
     for output in outputs:
         write_indices(output.folder, plan.files, {key: plan.nbytes(key) for key in plan.dtypes})
 
 
-def _carry_out(tasks: list[Task], outputs: Sequence[Output], stream: Stream) -> None:
+def merge_and_write(tasks: list[Task], outputs: Sequence[Output], stream: Stream) -> None:
+    """Carry out `tasks`, but for those that an interrupted merge has written; note what is on disk."""
+
     def work(task: Task) -> None:
         for chunk in stream.chunks(task.key, task.ranges):
             for output, writer in zip(outputs, task.writers, strict=True):
