@@ -164,6 +164,23 @@ def test_another_activation_is_refused(tmp_path: Path) -> None:
     assert plan(base, [one], "average", tmp_path / "out").keys
 
 
+@pytest.mark.parametrize(
+    ("make", "default", "other"), [(splade, "dot", "cosine"), (colbert, "maxsim", "meanmaxsim")]
+)
+def test_a_similarity_that_is_not_said_is_the_default_of_its_class(
+    make: Any, default: str, other: str, tmp_path: Path
+) -> None:
+    base = make(tmp_path)
+    config = "config_sentence_transformers.json"
+    said, unlike = (make_specialist(base, tmp_path / name, seed=1) for name in ("said", "unlike"))
+    edit_json(base / config, similarity_fn_name=None)
+    edit_json(said / config, similarity_fn_name=default)
+    merge(base, [said], "average", tmp_path / "out")
+    edit_json(unlike / config, similarity_fn_name=other)
+    with pytest.raises(SelfposError, match=f"its similarity_fn_name is '{other}', expected '{default}'"):
+        merge(base, [unlike], "average", tmp_path / "other")
+
+
 def test_another_expansion_of_queries_is_refused(tmp_path: Path) -> None:
     base = colbert(tmp_path)
     one = make_specialist(base, tmp_path / "one", seed=1)
