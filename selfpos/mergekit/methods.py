@@ -73,8 +73,8 @@ MERGEKIT: dict[str, Counterpart] = {
         "tensor-slerp",
         {"t": "t"},
         per_model=(),
-        differs="a tensor that is all zeros in one model is mixed linearly, where mergekit takes it to lie at "
-        "a right angle",
+        differs="a tensor that is all zeros in one model is mixed linearly, where mergekit takes it to lie "
+        "at a right angle",
     ),
     "nuslerp": Counterpart(
         "nuslerp",

@@ -271,7 +271,7 @@ def test_what_cannot_be_is_refused_before_it_is_trained(tmp_path: Path, selfpos:
 @pytest.mark.parametrize(
     ("method", "reason"),
     [
-        ("fisher", "merged by self-positioning, and all else takes a SentenceTransformer"),
+        ("fisher", "and all else takes a SentenceTransformer"),
         ("layer-wise", "position a CrossEncoder by search linearised"),
     ],
 )
