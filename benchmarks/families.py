@@ -27,7 +27,7 @@ from families_models import ARCHITECTURES, Architecture
 
 from selfpos.errors import SelfposError
 from selfpos.merging import merge
-from selfpos.storage.model_class import RERANKER, class_of
+from selfpos.storage.model_class import EMBEDDER, RERANKER, class_of
 
 RESULTS = Path(__file__).parent / "results"
 METHODS = ("average", "ties", "self-positioning")
@@ -219,13 +219,14 @@ class Case:
         ]
         probe = {"pairs": ProbeTask("pairs", get_task("retrieval"), Dataset.from_list(rows), "")}
         settings = PositioningSettings(search="sgd", steps=2, batch_size=8)
+        if class_of(self.base) != EMBEDDER:
+            settings = PositioningSettings(separate=False)
         if class_of(self.base) == RERANKER:
             rows = [
                 {"query": row["anchor"], "positive": row["positive"], "negative": words[i % 26]}
                 for i, row in enumerate(rows)
             ]
             probe = {"pairs": ProbeTask("pairs", get_task("reranking"), Dataset.from_list(rows), "")}
-            settings = PositioningSettings(separate=False)
         return position_and_merge(
             str(self.base), [str(source) for source in self.sources], probe, settings, out
         ).coefficients

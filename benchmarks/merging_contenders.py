@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from merging_inputs import SHAPES
+
 DENSITY = 0.2
 
 
@@ -20,6 +22,11 @@ class Job:
     method: str
     base: Path
     sources: list[Path]
+
+    @property
+    def kind(self) -> str:
+        """The class of sentence-transformers."""
+        return SHAPES[self.shape].kind
 
     @property
     def name(self) -> str:
@@ -42,6 +49,8 @@ def command(contender: str, job: Job, out: Path, python: str) -> list[str] | Non
     """The command of a contender for a job, or None when it has no such method."""
     if contender == "selfpos":
         return _selfpos(job, out)
+    if contender in {"mergekit", "LM_Cocktail"} and job.kind != "SentenceTransformer":
+        return None  # they would leave out the head, or load another model
     if job.method == "ties-global" or (contender == "LM_Cocktail" and job.method != "linear"):
         return None
     if contender == "mergekit":
@@ -54,6 +63,8 @@ def command(contender: str, job: Job, out: Path, python: str) -> list[str] | Non
         "sources": list(map(str, job.sources)),
         "out": str(out),
     }
+    if contender == "sentence-transformers":
+        facts["kind"] = job.kind
     return [python, __file__, contender, json.dumps(facts)]
 
 
@@ -113,9 +124,9 @@ def _mergekit_recipe(job: Job) -> dict[str, Any]:
     return recipe | {"models": models} | ({} if job.method == "linear" else {"base_model": str(job.base)})
 
 
-def sentence_transformers_merge(method: str, base: str, sources: list[str], out: str) -> None:
-    """Load, merge and save as the documentation shows."""
-    from sentence_transformers import SentenceTransformer
+def sentence_transformers_merge(method: str, base: str, sources: list[str], out: str, kind: str) -> None:
+    """Load, merge and save as the documentation shows, in the class `kind`."""
+    import sentence_transformers
 
     options: dict[str, Any] = {
         "linear": {},
@@ -127,7 +138,7 @@ def sentence_transformers_merge(method: str, base: str, sources: list[str], out:
     based = {} if method in {"linear", "slerp", "karcher"} else {"base_model": base}
     models = sources[:2] if method == "slerp" else sources
     kept = {"dtype": None} if "qwen" in base else {}
-    merged = SentenceTransformer.merge(
+    merged = getattr(sentence_transformers, kind).merge(
         models,
         method=method.replace("-", "_"),
         parameters=options or None,

@@ -23,6 +23,7 @@ class Shape:
     fields: dict[str, Any]
     dtype: str = "F32"
     shards: int = 1
+    kind: str = "SentenceTransformer"
 
 
 BERT = {"vocab_size": 30522, "max_position_embeddings": 512, "type_vocab_size": 2}
@@ -34,6 +35,7 @@ XLMR = {
     "bos_token_id": 0,
     "eos_token_id": 2,
 }
+MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 QWEN3 = {
     "vocab_size": 151669,
@@ -57,21 +59,75 @@ SHAPES = {
             "intermediate_size": 64,
         },
     ),
-    "minilm": Shape(
-        "BertConfig",
-        {
-            **BERT,
-            "hidden_size": 384,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 12,
-            "intermediate_size": 1536,
-        },
-    ),
+    "minilm": Shape("BertConfig", {**BERT, **MINILM}),
     "bert-base": Shape("BertConfig", {**BERT, **BASE}),
     "xlmr-110m": Shape("XLMRobertaConfig", {**XLMR, **BASE, "vocab_size": 30522}),
     "xlmr-base": Shape("XLMRobertaConfig", {**XLMR, **BASE}),
     "qwen3-0.6b": Shape("Qwen3Config", QWEN3, "BF16", 2),
+    # as cross-encoder/ms-marco-MiniLM-L6-v2, naver/splade-v3 and colbert-ir/colbertv2.0
+    "reranker-minilm": Shape("BertConfig", {**BERT, **MINILM, "num_labels": 1}, kind="CrossEncoder"),
+    "splade-base": Shape("BertConfig", {**BERT, **BASE}, kind="SparseEncoder"),
+    "colbert-base": Shape("BertConfig", {**BERT, **BASE}, kind="MultiVectorEncoder"),
 }
+TOKENS = {"module_input_name": "token_embeddings", "module_output_name": "token_embeddings"}
+"""Of modules that work on each token's vector."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a class has beside its transformer: module → its config, and what its own files say."""
+
+    network: str
+    modules: dict[str, dict[str, Any]]
+    transformer: dict[str, Any]
+    model: dict[str, Any]
+
+
+def _dense(size: int, width: int, bias: bool) -> dict[str, Any]:
+    identity = "torch.nn.modules.linear.Identity"
+    return {"in_features": size, "out_features": width, "bias": bias, "activation_function": identity}
+
+
+def _reads(task: str, output: str, name: str) -> dict[str, Any]:
+    method = {"method": "forward", "method_output_name": output}
+    return {
+        "transformer_task": task,
+        "modality_config": {"text": method},
+        "module_output_name": name,
+        "max_seq_length": 128,
+    }
+
+
+def layout_of(shape: Shape) -> Layout:
+    """The layout of the class of `shape`, as sentence-transformers saves it."""
+    size = shape.fields["hidden_size"]
+    prompts = {"query": "query: ", "document": ""}
+    if shape.kind == "CrossEncoder":
+        reads = _reads("sequence-classification", "logits", "scores")
+        activation = "torch.nn.modules.linear.Identity"
+        return Layout("AutoModelForSequenceClassification", {}, reads, {"activation_fn": activation})
+    if shape.kind == "SparseEncoder":
+        pooling = {"pooling_strategy": "max", "activation_function": "relu", "embedding_dimension": None}
+        reads = _reads("fill-mask", "logits", "token_embeddings")
+        modules = {"sparse_encoder.modules.splade_pooling.SpladePooling": pooling}
+        return Layout("AutoModelForMaskedLM", modules, reads, {"prompts": prompts})
+    if shape.kind == "MultiVectorEncoder":
+        mask = {"skiplist_words": [], "skiplist_tasks": ["document"], "keep_only_token_ids": None}
+        modules = {
+            "base.modules.dense.Dense": _dense(size, 128, bias=False) | TOKENS,
+            "multi_vector_encoder.modules.multi_vector_mask.MultiVectorMask": mask,
+            "base.modules.normalize.Normalize": TOKENS,
+        }
+        reads = _reads("feature-extraction", "last_hidden_state", "token_embeddings")
+        return Layout("AutoModel", modules, reads, {"prompts": prompts, "similarity_fn_name": "maxsim"})
+    pooling = {
+        "word_embedding_dimension": size,
+        "pooling_mode_mean_tokens": True,
+        "pooling_mode_cls_token": False,
+    }
+    modules = {"models.Pooling": pooling, "models.Dense": _dense(size, 64, bias=True), "models.Normalize": {}}
+    reads = {"max_seq_length": 128, "do_lower_case": False}
+    return Layout("AutoModel", modules, reads, {"prompts": prompts})
 
 
 def make_inputs(folder: Path, name: str, count: int) -> tuple[Path, list[Path]]:
@@ -103,28 +159,23 @@ def _make(folder: Path, shape: Shape, seed: int) -> None:
         (folder / "model.safetensors.index.json").write_text(
             json.dumps({"metadata": {}, "weight_map": weight_map})
         )
-    width = 64
-    size = shape.fields["hidden_size"]
-    (folder / "2_Dense").mkdir(exist_ok=True)
-    _write(
-        folder / "2_Dense" / "model.safetensors",
-        {"linear.weight": (width, size), "linear.bias": (width,)},
-        "F32",
-        seed,
-    )
-    dense = {
-        "in_features": size,
-        "out_features": width,
-        "bias": True,
-        "activation_function": "torch.nn.modules.linear.Identity",
-    }
-    (folder / "2_Dense" / "config.json").write_text(json.dumps(dense))
-    kinds = ["Transformer", "Pooling", "Dense", "Normalize"]
-    paths = ["", "1_Pooling", "2_Dense", "3_Normalize"]
-    modules = [
-        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for i, (kind, path) in enumerate(zip(kinds, paths, strict=True))
-    ]
+    layout = layout_of(shape)
+    first = "base.modules.transformer" if shape.kind != "SentenceTransformer" else "models"
+    modules = [{"idx": 0, "name": "0", "path": "", "type": f"sentence_transformers.{first}.Transformer"}]
+    for number, (kind, config) in enumerate(layout.modules.items(), start=1):
+        path = f"{number}_{kind.split('.')[-1]}"
+        modules.append(
+            {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.{kind}"}
+        )
+        if not config:
+            continue
+        (folder / path).mkdir(exist_ok=True)
+        (folder / path / "config.json").write_text(json.dumps(config))
+        if "in_features" not in config:
+            continue
+        weight = {"linear.weight": (config["out_features"], config["in_features"])}
+        bias = {"linear.bias": (config["out_features"],)} if config["bias"] else {}
+        _write(folder / path / "model.safetensors", weight | bias, "F32", seed)
     (folder / "modules.json").write_text(json.dumps(modules, indent=1))
 
 
@@ -149,9 +200,10 @@ def _side_files(folder: Path, shape: Shape) -> dict[str, tuple[int, ...]]:
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers
 
+    layout = layout_of(shape)
     config = getattr(transformers, shape.config_class)(**shape.fields)
     with torch.device("meta"):
-        model = transformers.AutoModel.from_config(config)
+        model = getattr(transformers, layout.network).from_config(config)
     config.architectures = [type(model).__name__]
     config.dtype = {"F32": "float32", "BF16": "bfloat16"}[shape.dtype]
     config.save_pretrained(folder)
@@ -170,17 +222,10 @@ def _side_files(folder: Path, shape: Shape) -> dict[str, tuple[int, ...]]:
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_max_length=128, **special
     ).save_pretrained(folder)
-    (folder / "1_Pooling").mkdir(exist_ok=True)
-    pooling = {
-        "word_embedding_dimension": shape.fields["hidden_size"],
-        "pooling_mode_mean_tokens": True,
-        "pooling_mode_cls_token": False,
-    }
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
-    (folder / "sentence_bert_config.json").write_text(
-        json.dumps({"max_seq_length": 128, "do_lower_case": False})
-    )
+    (folder / "sentence_bert_config.json").write_text(json.dumps(layout.transformer))
     (folder / "config_sentence_transformers.json").write_text(
-        json.dumps({"prompts": {"query": "query: ", "document": ""}})
+        json.dumps({"model_type": shape.kind} | layout.model)
     )
-    return {key: tuple(value.shape) for key, value in model.state_dict().items() if value.is_floating_point()}
+    tied = set(getattr(model, "all_tied_weights_keys", {}))
+    stored = {key: value for key, value in model.state_dict().items() if key not in tied}
+    return {key: tuple(value.shape) for key, value in stored.items() if value.is_floating_point()}

@@ -140,13 +140,17 @@ def ties(
 
 RELOAD = """
 import json, sys
-from sentence_transformers import SentenceTransformer
-for folder in sys.argv[1:]:
+import sentence_transformers
+for kind, folder in zip(sys.argv[1::2], sys.argv[2::2]):
     try:
-        model = SentenceTransformer(folder, device="cpu")
+        model = getattr(sentence_transformers, kind)(folder, device="cpu")
         modules = [type(module).__name__ for module in model]
-        dimension = model.get_sentence_embedding_dimension()
-        facts = {"modules": modules, "dimension": dimension, "prompts": model.prompts}
+        facts = {"modules": modules, "prompts": model.prompts}
+        if kind == "CrossEncoder":
+            facts |= {"labels": model.num_labels, "activation": type(model.activation_fn).__name__}
+        else:
+            facts["dimension"] = model.get_embedding_dimension()
+            facts["similarity"] = str(model.similarity_fn_name)
     except Exception as error:
         facts = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
     print("FACTS", json.dumps(facts))
@@ -154,13 +158,16 @@ for folder in sys.argv[1:]:
 
 
 def lost_on_reload(jobs: list[tuple[Job, Outputs]]) -> list[dict[str, list[str]]]:
-    """For each job, what each output has lost of its parents when sentence-transformers loads it: modules,
-    dimension, prompts. One process loads them all, after one another.
+    """For each job, what each output has lost of its parents when sentence-transformers loads it in its
+    class: modules, dimension, prompts, … One process loads them all, after one another.
     """
-    folders = [folder for job, outputs in jobs for folder in (job.sources[0], *outputs.values())]
-    done = subprocess.run(
-        [sys.executable, "-c", RELOAD, *map(str, folders)], capture_output=True, text=True, check=True
-    )
+    words = [
+        word
+        for job, outputs in jobs
+        for folder in (job.sources[0], *outputs.values())
+        for word in (job.kind, str(folder))
+    ]
+    done = subprocess.run([sys.executable, "-c", RELOAD, *words], capture_output=True, text=True, check=True)
     facts = iter(
         [
             json.loads(line.removeprefix("FACTS "))

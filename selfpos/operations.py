@@ -27,7 +27,7 @@ from selfpos.statistics import check, gathered
 from selfpos.storage.atomic import refuse_existing, refuse_within
 from selfpos.storage.locate import locate_model
 from selfpos.storage.manifest import read_manifest
-from selfpos.storage.model_class import EMBEDDER, RERANKER, check_embeds, class_of
+from selfpos.storage.model_class import EMBEDDER, check_embeds, class_of
 from selfpos.storage.model_folder import open_model
 from selfpos.storage.run_folder import RunFolder
 from selfpos.tasks import TaskType, get_task
@@ -126,8 +126,7 @@ def check_finetune(
         if task_type.model_class != EMBEDDER:
             load_trainable(folder, settings)
             say(f"the base is a {task_type.model_class}, and so will the specialist be")
-        if task_type.model_class in (EMBEDDER, RERANKER):
-            check_searches(folder)
+        check_searches(folder)
     say(f"would train on {len(training)} records, and hold out {len(held_out)} for a probe")
 
 

@@ -285,7 +285,7 @@ def _search(
     from selfpos.searched_merge import plan_search, position_and_merge
     from selfpos.storage.atomic import refuse_existing
     from selfpos.storage.locate import locate_model
-    from selfpos.storage.model_class import RERANKER, check_embeds
+    from selfpos.storage.model_class import OTHERS, check_embeds
     from selfpos.vectors.task_vector import distinct_names
 
     quiet_process()
@@ -295,7 +295,7 @@ def _search(
     for path in (coefficients, picture, trajectory):
         refuse_existing(path)
     settings = validate(PositioningSettings, search_settings, "--param")
-    check_embeds(locate_model(base), RERANKER)
+    check_embeds(locate_model(base), *OTHERS)
     sources = [locate_model(vector) for vector in vectors]
     tasks = probe_for(locate_model(base), _tasks(base, sources, probe, texts, options.get("seed", 0)))
     names = distinct_names(sources)

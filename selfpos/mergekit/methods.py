@@ -69,7 +69,13 @@ MERGEKIT: dict[str, Counterpart] = {
         refused={"normalize": (False, "weights that are not normalised scale the whole model")},
         origin="models",
     ),
-    "slerp": Counterpart("tensor-slerp", {"t": "t"}, per_model=()),
+    "slerp": Counterpart(
+        "tensor-slerp",
+        {"t": "t"},
+        per_model=(),
+        differs="a tensor that is all zeros in one model is mixed linearly, where mergekit takes it to lie "
+        "at a right angle",
+    ),
     "nuslerp": Counterpart(
         "nuslerp",
         refused={"nuslerp_row_wise": (True, WHOLE_TENSORS), "nuslerp_flatten": (False, WHOLE_TENSORS)},
@@ -105,7 +111,13 @@ MERGEKIT: dict[str, Counterpart] = {
     "della": replace(DELLA, method="della-ties"),
     "breadcrumbs": BREADCRUMBS,
     "breadcrumbs_ties": replace(BREADCRUMBS, method="breadcrumbs-ties", defaults=PLAIN_SUM),
-    "sce": Counterpart("sce", {"select_topk": "select"}, {"select": 1.0}, per_model=()),
+    "sce": Counterpart(
+        "sce",
+        {"select_topk": "select"},
+        {"select": 1.0},
+        per_model=(),
+        differs="a share of entries is rounded up, where mergekit rounds down",
+    ),
     "model_stock": Counterpart(
         "model-stock",
         refused={"filter_wise": (True, WHOLE_TENSORS)},

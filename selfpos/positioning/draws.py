@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from selfpos.errors import SelfposError
-from selfpos.positioning.objective import Batch, PairProbe, TaskProbe
-from selfpos.storage.model_class import RERANKER
+from selfpos.positioning.objective import PROBES, Batch, TaskProbe
 
 if TYPE_CHECKING:
     from selfpos.data.probe import ProbeTask
@@ -55,7 +54,7 @@ def split_probe(
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
         chosen = _validation_rows(task, order, kept) if kept else set()
         rows = [row for row in range(count) if row not in chosen]
-        kind = PairProbe if task.type.model_class == RERANKER else TaskProbe
+        kind = PROBES[task.type.model_class]
         search[name] = kind(name, task.type, task.dataset.select(rows), temperature)
         if kept:
             validation[name] = kind(name, task.type, task.dataset.select(sorted(chosen)), temperature)

@@ -25,13 +25,17 @@ from selfpos.positioning.recompute import Recompute
 from selfpos.storage.loading import loading
 from selfpos.storage.model_class import (
     EMBEDDER,
+    MULTI_VECTOR,
+    OTHERS,
     RERANKER,
+    SPARSE,
     check_embeds,
     check_one_output,
     class_of,
     default_prompt,
 )
 from selfpos.storage.model_folder import check_tokenizer
+from selfpos.tasks.similarity import scores_of_pairs
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -56,8 +60,9 @@ class LiveModel:
     """A sentence-transformers model, in memory once, whose weights are set from the base and N task vectors.
 
     `keys` are the tensors that take part, in the order of the coefficient tables (T, N): all stored ones that
-    the model uses (no language-model head, no position ids). With `in_pairs` it is a CrossEncoder: a pair of
-    texts stands where else a text does, and its score, before the activation, where else an embedding does.
+    the model uses (no language-model head, no position ids). `kind` is its class. But for those that embed
+    texts, a pair of texts stands where else a text does, and its score where else an embedding does: of a
+    CrossEncoder that before the activation, of the others their similarity.
     """
 
     def __init__(
@@ -73,13 +78,13 @@ class LiveModel:
         vectors_in: str = "auto",
         processes: Processes | None = None,
         specialists: Sequence[TaskVector] | None = None,
-        in_pairs: bool = False,
+        kind: str = EMBEDDER,
     ) -> None:
         self.base, self.vectors, self.autocast = base, list(vectors), autocast
         self.specialists = list(specialists or vectors)  # vectors as they were before they were separated
         self.processes = processes or Processes()
-        self.in_pairs = in_pairs
-        self.model = _load(base, device, dtype, max_length, in_pairs)
+        self.kind = kind
+        self.model = _load(base, device, dtype, max_length, kind)
         self.model.eval()
         self.parameters = _without(match_parameters(base, self.model), exclude, base)
         self.keys = list(self.parameters)
@@ -153,8 +158,11 @@ class LiveModel:
         """Embeddings (len(texts), d) at the current weights. Texts of like length share a forward pass.
 
         Several processes share the work, and each gets all embeddings. Without gradients, the tokens of the
-        last texts are kept: a search embeds the same ones at many points.
+        last texts are kept: a search embeds the same ones at many points. Of models with a similarity of
+        their own each process does all.
         """
+        if self.kind in (SPARSE, MULTI_VECTOR):
+            return self._compare(texts)
         processes = self.processes
         if torch.is_grad_enabled():
             # a batch of a step is small and is split evenly; a probe set is not
@@ -191,6 +199,13 @@ class LiveModel:
             self._kept[model] = rows
         return torch.stack([rows[text] for text in texts])
 
+    def _compare(self, pairs: Sequence[Any]) -> Tensor:
+        """Similarities (len(pairs), 1) of questions and texts."""
+        with torch.no_grad(), packed_layers(self.model), self._autocast():
+            scores, count = scores_of_pairs(self.model, pairs)
+        self.embedded += count
+        return scores
+
     def _tokenise(self, texts: Sequence[str]) -> _Tokenised:
         tokens = self._characters(texts)  # as many at most; of models without a mask that is all we know
         order = self.by_length(texts)
@@ -210,7 +225,7 @@ class LiveModel:
         return sorted(range(len(texts)), key=self._characters(texts).__getitem__)
 
     def _characters(self, texts: Sequence[str]) -> list[int]:
-        return [sum(map(len, text)) if self.in_pairs else len(text) for text in texts]
+        return [sum(map(len, text)) if self.kind == RERANKER else len(text) for text in texts]
 
     def forward(self, texts: list[str]) -> Tensor:
         """Embeddings of one padded batch of texts, with a graph where gradients are on."""
@@ -219,14 +234,15 @@ class LiveModel:
     def _features(self, texts: list[str]) -> dict[str, Any]:
         from sentence_transformers.util import batch_to_device
 
-        prompt = default_prompt(self.model) if self.in_pairs else None  # other texts come with theirs
+        # other texts come with theirs
+        prompt = default_prompt(self.model) if self.kind == RERANKER else None
         return batch_to_device(self.model.preprocess(texts, prompt=prompt), self.device)
 
     def _embeddings(self, features: dict[str, Any]) -> Tensor:
         saving = self.recompute.forgetting() if torch.is_grad_enabled() else nullcontext()
         with saving, self._autocast():
             outputs = self.model(dict(features))  # in which modules note what they find
-        embeddings: Tensor = outputs["scores" if self.in_pairs else "sentence_embedding"]
+        embeddings: Tensor = outputs["scores" if self.kind == RERANKER else "sentence_embedding"]
         return embeddings if self.autocast is None else embeddings.float()
 
     def _autocast(self) -> AbstractContextManager[None]:
@@ -237,8 +253,7 @@ def check_live(base: ModelFolder) -> None:
     """Raise SelfposError where a search over `base` would: its parameters cannot be told apart, or it has no
     tokenizer.
     """
-    in_pairs = class_of(base.path) == RERANKER
-    match_parameters(base, _load(base, "cpu", torch.float32, None, in_pairs))
+    match_parameters(base, _load(base, "cpu", torch.float32, None, class_of(base.path)))
 
 
 def check_finite(table: Tensor) -> None:
@@ -249,16 +264,16 @@ def check_finite(table: Tensor) -> None:
         )
 
 
-def _load(base: ModelFolder, device: str, dtype: torch.dtype, max_length: int | None, in_pairs: bool) -> Any:
+def _load(base: ModelFolder, device: str, dtype: torch.dtype, max_length: int | None, kind: str) -> Any:
     import sentence_transformers
 
-    check_embeds(base.path, *([RERANKER] if in_pairs else []))
+    check_embeds(base.path, *(other for other in OTHERS if other == kind))
     check_tokenizer(base.path, base.modules)
     with loading(base.path):
-        model = getattr(sentence_transformers, RERANKER if in_pairs else EMBEDDER)(
+        model = getattr(sentence_transformers, kind)(
             str(base.path), device=device, local_files_only=True, model_kwargs={"dtype": torch.float32}
         )
-    if in_pairs:
+    if kind == RERANKER:
         check_one_output(base.path, model)
     model.to(dtype)
     if max_length is not None:

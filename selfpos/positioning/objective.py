@@ -12,12 +12,16 @@ from torch import Tensor
 
 from selfpos.errors import SelfposError
 from selfpos.positioning.smooth import RERANKED, ScoredPairs, SmoothMeasure, smooth_measure
+from selfpos.storage.model_class import EMBEDDER, MULTI_VECTOR, RERANKER, SPARSE
 from selfpos.tasks.losses import Embedded
-from selfpos.tasks.measure import PairMeasure, TaskMeasure, rows_by
+from selfpos.tasks.measure import AnswerMeasure, PairMeasure, TaskMeasure, rows_by
 from selfpos.tasks.types.candidates import RIGHT
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+QUESTIONS = 256
+"""Records of a task that are read where each question is compared with each text: its pairs are kept."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,39 @@ class PairProbe(TaskProbe):
         """Average precision of each question's right candidates."""
         pairs, grades = _pairs(batch)
         return PairMeasure(pairs, grades.tolist(), RIGHT)
+
+
+class SearchProbe(PairProbe):
+    """Questions of one task and all its texts, for a model with a similarity of its own: each question with
+    each text is a pair, which is right where the text answers the question.
+    """
+
+    def sample(self, most: int, seed: int) -> Batch:
+        """All records, or QUESTIONS of them, at most `most`, drawn with `seed`."""
+        return TaskProbe.sample(self, min(most, QUESTIONS), seed)
+
+    def _batch(self, records: Mapping[str, list]) -> Batch:
+        columns = [records[name] for name in self.type.texts_of(list(records))]
+        right: dict[str, set[str]] = {}
+        for question, answer in zip(columns[0], columns[1], strict=True):
+            right.setdefault(question, set()).add(answer)
+        texts = list(dict.fromkeys(text for column in columns[1:] for text in column))
+        pairs: Any = [(question, text) for question in right for text in texts]
+        return Batch(self.name, [pairs], torch.tensor([float(text in right[asked]) for asked, text in pairs]))
+
+    def measure(self, batch: Batch) -> TaskMeasure:
+        """nDCG@10 of each question's right texts."""
+        pairs, grades = _pairs(batch)
+        return AnswerMeasure(pairs, grades.tolist(), RIGHT)
+
+
+PROBES: dict[str, type[TaskProbe]] = {
+    EMBEDDER: TaskProbe,
+    RERANKER: PairProbe,
+    SPARSE: SearchProbe,
+    MULTI_VECTOR: SearchProbe,
+}
+"""Class of models → the probe of a task that they learn."""
 
 
 def _pairs(batch: Batch) -> tuple[Any, Tensor]:

@@ -32,10 +32,11 @@ from selfpos.positioning.teaching import Teaching, teach
 from selfpos.positioning.trajectory import Trajectory
 from selfpos.positioning.verdict import Rival
 from selfpos.recipe import PositioningSettings
-from selfpos.storage.model_class import RERANKER, class_of
+from selfpos.storage.model_class import EMBEDDER, class_of
 from selfpos.storage.model_folder import open_model
 from selfpos.tasks.texts import TEXTS
 from selfpos.tasks.types.classes import for_class
+from selfpos.training.models import prompts_for
 from selfpos.vectors import open_vectors
 
 Parts = tuple[dict[str, TaskProbe], dict[str, TaskProbe]]
@@ -124,13 +125,17 @@ def check(
 
 
 def probe_for(base: Path, probe: Mapping[str, ProbeTask]) -> dict[str, ProbeTask]:
-    """The probe with each task's type as models of the base's class learn it.
+    """The probe with each task's type as models of the base's class learn it, and the prompts that these set.
 
     Raises SelfposError where they do not.
     """
-    if class_of(base) != RERANKER:
+    kind = class_of(base)
+    if kind == EMBEDDER:
         return dict(probe)
-    return {name: replace(task, type=for_class(task.type, RERANKER)) for name, task in probe.items()}
+    return {
+        name: replace(task, type=for_class(task.type, kind), prompts=prompts_for(kind, base, task.prompts))
+        for name, task in probe.items()
+    }
 
 
 def _split(probe: Mapping[str, ProbeTask], settings: PositioningSettings, seed: int) -> Parts:
@@ -142,9 +147,10 @@ def _split(probe: Mapping[str, ProbeTask], settings: PositioningSettings, seed: 
                 f"{nearest(name, probe)}"
             )
     searched = probe_under(probe, settings)
-    if settings.search != "linearised" and any(task.type.model_class == RERANKER for task in probe.values()):
+    others = {task.type.model_class for task in probe.values()} - {EMBEDDER}
+    if settings.search != "linearised" and others:
         raise SelfposError(
-            f"search {settings.search} is for models that embed texts; position rerankers by search "
+            f"search {settings.search} is for models that embed texts; position a {others.pop()} by search "
             "linearised, that of method self-positioning"
         )
     if settings.search == "linearised":
@@ -211,7 +217,7 @@ def position(
             f"{records:,}",
         )
     processes = Processes.joined()
-    live = open_live(base, sources, settings, device, processes, in_pairs=class_of(base) == RERANKER)
+    live = open_live(base, sources, settings, device, processes, kind=class_of(base))
     tasks, teaching = teach(live, parts[0])
     parts = tasks, parts[1]
     problem = Problem(live, tasks, settings)
@@ -265,7 +271,7 @@ def open_live(
     device: str | None,
     processes: Processes | None = None,
     *,
-    in_pairs: bool = False,
+    kind: str = EMBEDDER,
 ) -> LiveModel:
     """The live model of `settings` over the base folder and the fine-tuned `sources`, one a process."""
     folder = open_model(base)
@@ -278,9 +284,9 @@ def open_live(
     vectors = specialists
     if separates(specialists, settings):
         vectors = separated(specialists, exclude=settings.exclude, device=used)
-    kind = LowRankModel if settings.low_rank and is_low_rank(vectors) else LiveModel
+    model = LowRankModel if settings.low_rank and is_low_rank(vectors) else LiveModel
     with quiet_libraries():
-        return kind(
+        return model(
             folder,
             vectors,
             device=used,
@@ -290,7 +296,7 @@ def open_live(
             vectors_in=settings.vectors_in,
             processes=processes,
             specialists=specialists,
-            in_pairs=in_pairs,
+            kind=kind,
         )
 
 

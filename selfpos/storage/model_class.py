@@ -13,6 +13,8 @@ from selfpos.storage.networks import architectures, task_of
 
 EMBEDDER, RERANKER = "SentenceTransformer", "CrossEncoder"
 SPARSE, MULTI_VECTOR = "SparseEncoder", "MultiVectorEncoder"
+OTHERS = (RERANKER, SPARSE, MULTI_VECTOR)
+"""The classes that do not make one vector of a text, or none that cosines compare."""
 PACKAGES = {
     "cross_encoder": RERANKER,
     "sparse_encoder": SPARSE,
@@ -48,9 +50,9 @@ def check_embeds(folder: Path, *allowed: str) -> None:
     kind = class_of(folder)
     if kind not in (EMBEDDER, *allowed):
         raise SelfposError(
-            f"{folder} is a {kind}: such models are trained by `selfpos finetune`, merged by methods that "
-            f"use no data (see `selfpos methods`) and scored by `selfpos eval-mteb`; {RERANKER}s are also "
-            f"trained in runs and merged by self-positioning, and all else takes a {EMBEDDER}"
+            f"{folder} is a {kind}: such models are trained by `selfpos finetune`, merged by "
+            f"self-positioning and by methods that use no data (see `selfpos methods`), and scored by "
+            f"`selfpos eval-mteb`; {RERANKER}s are also trained in runs, and all else takes a {EMBEDDER}"
         )
 
 

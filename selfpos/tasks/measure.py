@@ -154,6 +154,21 @@ class PairMeasure(TaskMeasure):
         return {"precisions": precisions}
 
 
+class AnswerMeasure(PairMeasure):
+    """nDCG@10 of each question's right texts among the wrong ones, by a model's own similarity."""
+
+    def items(self, embeddings: Tensor) -> dict[str, NDArray]:
+        """The mean gain of each question's right texts, in the order of their first pairs; nan as above."""
+        scores = embeddings.detach().double().cpu().numpy()[:, 0]
+        gains = np.full(len(self._rows), np.nan)
+        for number, rows in enumerate(self._rows):
+            right = self._right[rows]
+            if 0 < right.sum() < len(rows):
+                ours = scores[rows][right, None]
+                gains[number] = _discounted(scores[rows][None, :], ours, right[None, :]).mean()
+        return {"gains": gains}
+
+
 class SearchMeasure(TaskMeasure):
     """nDCG@10 of each question's positive among the other texts of all records, by a model's own similarity.
 

@@ -16,6 +16,7 @@ from selfpos.errors import SelfposError
 from selfpos.storage.atomic import write_text
 from selfpos.storage.model_class import EMBEDDER, RERANKER
 from selfpos.tasks.measure import PairMeasure, SearchMeasure, TaskMeasure, Texts
+from selfpos.tasks.similarity import similarities
 from selfpos.tasks.task import Prompts, column_prompts
 from selfpos.tasks.types.candidates import RIGHT
 from selfpos.training.checkpoints import Checkpoints
@@ -67,9 +68,7 @@ def score(measure: TaskMeasure, model: Any) -> float:
         scores = model.predict(measure.texts, batch_size=BATCH, show_progress_bar=False, **raw)
         return measure.score(scores[:, None])
     if isinstance(measure, SearchMeasure):
-        options = {"prompt": "", "batch_size": BATCH, "show_progress_bar": False}
-        questions = model.encode_query(measure.questions, **options)
-        return measure.score(model.similarity(questions, model.encode_document(measure.texts, **options)))
+        return measure.score(similarities(model, measure.questions, measure.texts))
     embeddings = model.encode(
         measure.texts, prompt="", batch_size=BATCH, convert_to_tensor=True, show_progress_bar=False
     )

@@ -10,6 +10,7 @@ from typing import Any
 from selfpos.errors import SelfposError
 from selfpos.storage.file_kinds import CONFIG, PROMPTS_CONFIG, TRANSFORMER_CONFIG
 from selfpos.storage.manifest import mapping
+from selfpos.storage.model_class import EMBEDDER, MULTI_VECTOR, SPARSE, class_of
 from selfpos.storage.model_folder import ModelFolder
 from selfpos.storage.networks import TRANSFORMERS, Network, router_config
 from selfpos.storage.numbers import TORCH
@@ -19,6 +20,8 @@ from selfpos.vectors.match import paired
 from selfpos.vectors.tokenizers import tokenizer_difference
 
 QUANTISED = {"F8_E4M3", "F8_E5M2", "I8", "U8"}
+SIMILARITIES = {EMBEDDER: "cosine", SPARSE: "dot", MULTI_VECTOR: "maxsim"}
+"""Class → the similarity that sentence-transformers takes where the model says none."""
 READING_FIELDS = ("transformer_task", "query_length", "document_length", "query_expansion")
 """Fields of sentence_bert_config.json that decide what the transformer sees and gives."""
 
@@ -197,10 +200,11 @@ def _prompt_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
     # A specialist may have more prompts: its task's prompt, which the base does not know.
     if any(theirs.get(name) != text for name, text in mine.items()):
         faults.append(f"its prompts are {theirs}, expected {mine}")
-    for field in ("default_prompt_name", "similarity_fn_name"):
-        expected, actual = (model.config(PROMPTS_CONFIG).get(field) for model in (base, other))
-        # None stands for the default similarity, which some versions of sentence-transformers do not write.
-        if expected != actual and (None not in (expected, actual) or field == "default_prompt_name"):
+    # some versions of sentence-transformers do not write the default similarity
+    defaults = {"default_prompt_name": None, "similarity_fn_name": SIMILARITIES.get(class_of(base.path))}
+    for field, default in defaults.items():
+        expected, actual = (model.config(PROMPTS_CONFIG).get(field) or default for model in (base, other))
+        if expected != actual:
             faults.append(f"its {field} is {actual!r}, expected {expected!r}")
     return faults
 

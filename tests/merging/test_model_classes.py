@@ -107,6 +107,8 @@ def test_a_decoder_stored_beside_its_table_is_one_with_it(method: str, tmp_path:
         (("average", {}), ("linear", {})),
         (("task-arithmetic", {"weights": [0.6, 0.6]}), ("task_arithmetic", {"weight": 0.6})),
         (("nuslerp", {}), ("nuslerp", {})),
+        (("karcher", {"params": {"space": "models", "steps": 10, "tolerance": 1e-5}}), ("karcher", {})),
+        (("ties", {"params": {"density": 0.5, "scope": "tensor"}}), ("ties", {"density": 0.5})),
     ],
 )
 def test_the_same_as_the_librarys_own_merge(
@@ -118,7 +120,7 @@ def test_the_same_as_the_librarys_own_merge(
     base = KINDS[kind](tmp_path)
     sources = [make_specialist(base, tmp_path / name, seed=seed) for seed, name in enumerate(["one", "two"])]
     load = getattr(sentence_transformers, kind)
-    given = {} if theirs[0] == "linear" else {"base_model": str(base)}
+    given = {} if theirs[0] in ("linear", "karcher") else {"base_model": str(base)}
     made = load.merge([str(source) for source in sources], theirs[0], parameters=theirs[1], **given)
     found = load(
         str(merge(base, sources, ours[0], tmp_path / "out", **ours[1]).out), device="cpu"
@@ -147,6 +149,7 @@ def test_the_card_loads_the_model_in_its_class(kind: str, tmp_path: Path) -> Non
         name
     ]
     assert f"- {tag}\n" in card and "- sentence-similarity" not in card
+    assert ("dimensions a token" in card) == (name == "MultiVectorEncoder")
 
 
 def test_another_activation_is_refused(tmp_path: Path) -> None:
@@ -159,6 +162,23 @@ def test_another_activation_is_refused(tmp_path: Path) -> None:
     older = {"activation_fn": "torch.nn.modules.linear.Identity", "version": "4.0.1"}
     edit_json(one / "config.json", sentence_transformers=older)
     assert plan(base, [one], "average", tmp_path / "out").keys
+
+
+@pytest.mark.parametrize(
+    ("make", "default", "other"), [(splade, "dot", "cosine"), (colbert, "maxsim", "meanmaxsim")]
+)
+def test_a_similarity_that_is_not_said_is_the_default_of_its_class(
+    make: Any, default: str, other: str, tmp_path: Path
+) -> None:
+    base = make(tmp_path)
+    config = "config_sentence_transformers.json"
+    said, unlike = (make_specialist(base, tmp_path / name, seed=1) for name in ("said", "unlike"))
+    edit_json(base / config, similarity_fn_name=None)
+    edit_json(said / config, similarity_fn_name=default)
+    merge(base, [said], "average", tmp_path / "out")
+    edit_json(unlike / config, similarity_fn_name=other)
+    with pytest.raises(SelfposError, match=f"its similarity_fn_name is '{other}', expected '{default}'"):
+        merge(base, [unlike], "average", tmp_path / "other")
 
 
 def test_another_expansion_of_queries_is_refused(tmp_path: Path) -> None:

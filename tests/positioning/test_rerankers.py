@@ -177,7 +177,7 @@ def test_the_live_model_scores_a_pair_as_the_model_does(prompt: str, tmp_path: P
     if prompt:
         edit_json(base / "config_sentence_transformers.json", **default_prompt_of(prompt))
     pairs: Any = [("d e", "a f g"), ("d e h", "b"), ("k", "l m n o p d e")]
-    live = LiveModel(open_model(base), [], in_pairs=True)
+    live = LiveModel(open_model(base), [], kind="CrossEncoder")
     expected = CrossEncoder(str(base), device="cpu").predict(pairs, activation_fn=torch.nn.Identity())
     with torch.no_grad():
         np.testing.assert_allclose(live.embed(pairs)[:, 0].numpy(), expected, atol=1e-6)

@@ -271,8 +271,8 @@ def test_what_cannot_be_is_refused_before_it_is_trained(tmp_path: Path, selfpos:
 @pytest.mark.parametrize(
     ("method", "reason"),
     [
-        ("fisher", "merged by self-positioning, and all else takes a SentenceTransformer"),
-        ("layer-wise", "position rerankers by search linearised"),
+        ("fisher", "and all else takes a SentenceTransformer"),
+        ("layer-wise", "position a CrossEncoder by search linearised"),
     ],
 )
 def test_other_merges_by_data_are_refused_with_what_can_be_done(

@@ -1,0 +1,51 @@
+"""Questions and texts as models that search by a similarity of their own compare them: SPLADE and ColBERT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selfpos.tasks.measure import rows_by
+
+BATCH = 8  # texts embedded at once: SPLADE has a number for each token of a text and each of the vocabulary
+
+
+def embedded(model: Any, questions: Sequence[str], texts: Sequence[str]) -> tuple[Any, Any]:
+    """What `model` makes of the questions and of the texts, which come with their prompts."""
+    from sentence_transformers import SparseEncoder
+
+    options: dict[str, Any] = {"prompt": "", "batch_size": BATCH, "show_progress_bar": False}
+    if isinstance(model, SparseEncoder):
+        options["convert_to_sparse_tensor"] = False
+    return model.encode_query(list(questions), **options), model.encode_document(list(texts), **options)
+
+
+def similarities(model: Any, questions: Sequence[str], texts: Sequence[str]) -> Tensor:
+    """The model's own similarities, (questions, texts)."""
+    similar: Tensor = model.similarity(*embedded(model, questions, texts))
+    return similar
+
+
+def scores_of_pairs(model: Any, pairs: Sequence[tuple[str, str]]) -> tuple[Tensor, int]:
+    """The model's similarity of each question and text, (pairs, 1); and how many texts it embedded.
+
+    Each is embedded once. Questions with the same texts are compared in one go.
+    """
+    by_question = rows_by([question for question, _ in pairs])
+    row_of = {text: row for row, text in enumerate(dict.fromkeys(text for _, text in pairs))}
+    numbers = {question: row for row, question in enumerate(by_question)}
+    asked, found = embedded(model, list(by_question), list(row_of))
+    together: dict[tuple[int, ...], list[str]] = {}
+    for question, rows in by_question.items():
+        together.setdefault(tuple(row_of[pairs[row][1]] for row in rows), []).append(question)
+    scores = torch.empty(len(pairs), 1)
+    for columns, questions in together.items():
+        similar = model.similarity(
+            [asked[numbers[question]] for question in questions], [found[column] for column in columns]
+        )
+        places = torch.tensor([by_question[question] for question in questions])
+        scores[places.reshape(-1), 0] = similar.reshape(-1).float().cpu()
+    return scores, len(by_question) + len(row_of)
