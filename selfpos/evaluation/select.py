@@ -131,6 +131,10 @@ def _dataset_path(task: AbsTask) -> str:
     return str(task.metadata.dataset["path"])
 
 
+def _data_of(task: AbsTask) -> tuple[str, str]:
+    return _dataset_path(task), str(task.metadata.dataset.get("revision", ""))
+
+
 def _is_ours(task: AbsTask) -> bool:
     """Whether the task is one of selfpos or of the user, rather than MTEB's."""
     return _dataset_path(task).startswith(("selfpos/", "own/"))
@@ -161,8 +165,8 @@ def _chosen(
     chosen: dict[str, AbsTask] = {}
     for task in tasks:
         name = task.metadata.name
-        if _dataset_path(chosen.setdefault(name, task)) != _dataset_path(task):
-            raise SelfposError(f"two tasks are called {name}; rename your own one")
+        if _data_of(chosen.setdefault(name, task)) != _data_of(task):
+            raise SelfposError(f"two tasks are called {name}; give one of your own another name")
     present = {subset for task in chosen.values() for subset in task.hf_subsets or ()}
     for subset in subsets:
         if subset not in present:

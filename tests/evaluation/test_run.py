@@ -376,9 +376,11 @@ def test_what_decides_the_scores_of_one_of_several_models_is_told_below_its_name
 def test_a_score_that_is_not_a_number_is_told_and_counts_as_missing(
     tmp_path: Path, selfpos: CommandLine, tiny_base: Path
 ) -> None:
-    rows = [{"sentence1": f"a {c}", "sentence2": f"{c}{c} b"} for c in "uvwxyz"]
-    for name, score in (("Same", lambda n: 3), ("Mixed", lambda n: n % 4)):
-        write_lines(tmp_path / f"{name}.jsonl", [row | {"score": score(n)} for n, row in enumerate(rows)])
+    for name, letters in (("Same", "uuuuuu"), ("Mixed", "uvwxyz")):  # of equal texts, or different ones
+        rows = [
+            {"sentence1": f"a {c}", "sentence2": f"{c}{c} b", "score": n % 4} for n, c in enumerate(letters)
+        ]
+        write_lines(tmp_path / f"{name}.jsonl", rows)
         (tmp_path / f"{name}.yaml").write_text(f"name: {name}\ntype: sts\nfiles: {{test: {name}.jsonl}}\n")
     files, out = [str(tmp_path / f"{name}.yaml") for name in ("Same", "Mixed")], str(tmp_path / "scores")
     for _ in range(2):  # computed, then kept
