@@ -24,6 +24,7 @@ from selfpos.evaluation.mteb_internals import columns_of, set_splits
 from selfpos.evaluation.tasks import dataset_of, fault_of_records, kind_of, new_task, with_data
 from selfpos.storage.hashing import sha256_file
 from selfpos.tasks import get_task
+from selfpos.tasks.task import ANOTHER
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -156,7 +157,10 @@ class LocalFiles:
             if self.local.kind == "retrieval":
                 splits[split] = self._read_retrieval(folder, ours)
             else:
-                splits[split], _ = read_split(self.local.kind, folder, ours)
+                try:
+                    splits[split], _ = read_split(self.local.kind, folder, ours)
+                except SelfposError as error:  # columns of these files have no other names
+                    raise type(error)(str(error).partition(ANOTHER)[0]) from None
         if fault := fault_of_records(self.local.kind, splits):
             raise SelfposError(f"{folder}: {fault}")
         return dataset_of(self.local.kind, splits, self.local.labels, self.renamed)

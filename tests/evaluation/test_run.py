@@ -309,8 +309,20 @@ def test_identity_of_a_task(sts_task: MakeTask) -> None:
 
 def test_a_file_is_no_place_for_results(tiny_base: Path, tmp_path: Path, sts_task: MakeTask) -> None:
     (tmp_path / "file").write_text("mine", encoding="utf-8")
-    with pytest.raises(SelfposError, match="is a file; expected a folder"):
-        evaluate(tiny_base, [sts_task()], tmp_path / "file", name="tiny")
+    for out, message in (("file", "is a file; expected a folder"), ("file/below", "file is a file, so that")):
+        with pytest.raises(SelfposError, match=message):
+            evaluate(tiny_base, [sts_task()], tmp_path / out, name="tiny")
+
+
+def test_without_a_network_a_task_says_how_to_get_its_data(tiny_base: Path, tmp_path: Path) -> None:
+    from selfpos.evaluation.tasks import new_task
+
+    def load() -> dict[str, object]:
+        raise ConnectionError("Couldn't reach the Hub")
+
+    task = new_task("sts", "selfpos-Failing", "Fails.", load, revision="one", source="selfpos/test")
+    with pytest.raises(TasksFailedError, match=r"reach the Hub; run the same .* `selfpos fetch-data`"):
+        evaluate(tiny_base, [task], tmp_path / "out", name="tiny")
 
 
 def declared_sts(folder: Path) -> str:
