@@ -110,9 +110,15 @@ def local_tasks(data_dir: Path) -> list[AbsTask]:
             for name in [*task_of, *OWN_TASKS]
             if not LocalFiles(name, data_dir, task_of.get(name)).missing()
         ]
+        available += [
+            task.metadata.name
+            for task in mteb.get_tasks(modalities=["text"])
+            if task.metadata.name not in available and local_data.hub_folder(task, data_dir)
+        ]
     if not available:
         raise SelfposError(
-            f"{data_dir} has the data of no task; expected folders such as stsbenchmark with test.jsonl"
+            f"{data_dir} has the data of no task; expected folders such as stsbenchmark with test.jsonl, or "
+            "what `selfpos fetch-data` downloads"
         )
     return select_tasks(available, data_dir=data_dir)
 
