@@ -38,10 +38,17 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     return f"; did you mean '{by_lower[near[0]]}'?" if near else ""
 
 
-def unknown(kind: str, word: str, choices: Iterable[str]) -> SelfposError:
-    """The error for a name that does not exist, with the nearest right one, or all when there are few."""
+def unknown(
+    kind: str, word: str, choices: Iterable[str], *, listed: bool = False, otherwise: str = ""
+) -> SelfposError:
+    """The error for a name that does not exist, with the nearest right one, or all when there are few.
+
+    With `listed` all of a few rather than the nearest; `otherwise` is said where neither is.
+    """
     names = sorted(choices)
-    hint = nearest(word, names) or (f"; known: {', '.join(names)}" if len(names) <= 30 else "")
+    few = f"; known: {', '.join(names)}" if len(names) <= 30 else ""
+    near = nearest(word, names)
+    hint = (few or near if listed else near or few) or (f"; {otherwise}" if otherwise else "")
     return SelfposError(f"there is no {kind} named '{word}'{hint}")
 
 

@@ -46,5 +46,8 @@ def command(
         raise SelfposError("say what to fetch: --tasks, --benchmark, --task-types or --languages")
     wanted = wanted_tasks(split_names(tasks), benchmark, types, languages, subsets)
     if not wanted:
-        raise SelfposError(f"{', '.join(tasks)}: no data of these tasks is on the Hub")
+        raise SelfposError(
+            f"{', '.join(tasks)}: no data of these tasks is on the Hub, for they read files of yours; "
+            "eval-mteb says which"
+        )
     fetch(wanted, out, click.echo)

@@ -21,9 +21,10 @@ from selfpos.data.sources import load_source
 from selfpos.data.tables import READING
 from selfpos.errors import OperationError, SelfposError, first_line
 from selfpos.evaluation.mteb_internals import columns_of, set_splits
-from selfpos.evaluation.tasks import dataset_of, kind_of, new_task, with_data
+from selfpos.evaluation.tasks import dataset_of, fault_of_records, kind_of, new_task, with_data
 from selfpos.storage.hashing import sha256_file
 from selfpos.tasks import get_task
+from selfpos.tasks.task import ANOTHER
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -156,7 +157,12 @@ class LocalFiles:
             if self.local.kind == "retrieval":
                 splits[split] = self._read_retrieval(folder, ours)
             else:
-                splits[split], _ = read_split(self.local.kind, folder, ours)
+                try:
+                    splits[split], _ = read_split(self.local.kind, folder, ours)
+                except SelfposError as error:  # columns of these files have no other names
+                    raise type(error)(str(error).partition(ANOTHER)[0]) from None
+        if fault := fault_of_records(self.local.kind, splits):
+            raise SelfposError(f"{folder}: {fault}")
         return dataset_of(self.local.kind, splits, self.local.labels, self.renamed)
 
     def _read_retrieval(self, folder: Path, split: str) -> Beir:
@@ -179,6 +185,8 @@ def read_split(
 
     Raises SelfposError for records without text or value: a score over the others would be another task's.
     """
+    if not source.exists():
+        raise SelfposError(f"there is no data file {source}")
     if kind == "retrieval" and not source.is_file():
         data = read_beir(source, beir_files(source, split))
         if blank := sum(not data.queries[key].strip() for key in data.relevant):
@@ -187,8 +195,6 @@ def read_split(
                 "remove their judgements"
             )
         return data, data.remark
-    if not source.exists():
-        raise SelfposError(f"there is no data file {source}")
     loaded = load_source(str(source), get_task(kind), split=split, columns=columns)
     dropped = {reason: count for reason, count in loaded.dropped.items() if reason != "type"}
     if dropped:

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
+WITHOUT_NETWORK = (
+    "run the same command again where there is a network, or fetch the data there with `selfpos fetch-data`, "
+    "and give that folder"
+)
+
+
 class TasksFailedError(OperationError):
     """Some tasks failed: `failures` maps tasks to reasons, `scores` holds those of the other tasks."""
 
@@ -117,8 +123,7 @@ def evaluate(
             except Exception as error:
                 if isinstance(error, SelfposError) and not scorer.is_loaded:
                     raise  # the model itself is at fault, so that no task can be scored
-                reason = str(error) if isinstance(error, SelfposError) else f"{type(error).__name__}: {error}"
-                failures[title] = " ".join(reason.split())[:400]
+                failures[title] = _reason(error)
                 log.error("task %s failed on %s: %s", title, name, failures[title])
                 # The traceback is for the log of a run, not for the screen.
                 log.info("where task %s failed", title, exc_info=True)
@@ -127,6 +132,13 @@ def evaluate(
     if failures:
         raise TasksFailedError(failures_message(failures, scores, name, out), failures, scores)
     return scores
+
+
+def _reason(error: Exception) -> str:
+    reason = " ".join(
+        (str(error) if isinstance(error, SelfposError) else f"{type(error).__name__}: {error}").split()
+    )
+    return reason[:400] + (f"; {WITHOUT_NETWORK}" if isinstance(error, ConnectionError) else "")
 
 
 def check_tasks(model: Path, tasks: Sequence[AbsTask], out: Path) -> None:
@@ -146,6 +158,10 @@ def check_tasks(model: Path, tasks: Sequence[AbsTask], out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise SelfposError(f"{out} is a file; expected a folder for the result files")
     there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise SelfposError(
+            f"{there} is a file, so that there can be no folder {out}; choose another with --out"
+        )
     if not os.access(there, os.W_OK):
         raise OperationError(f"cannot write in {there}: permission denied; choose another folder with --out")
 

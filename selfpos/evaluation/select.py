@@ -111,9 +111,15 @@ def local_tasks(data_dir: Path) -> list[AbsTask]:
             for name in [*task_of, *OWN_TASKS]
             if not LocalFiles(name, data_dir, task_of.get(name)).missing()
         ]
+        available += [
+            task.metadata.name
+            for task in mteb.get_tasks(modalities=["text"])
+            if task.metadata.name not in available and local_data.hub_folder(task, data_dir)
+        ]
     if not available:
         raise SelfposError(
-            f"{data_dir} has the data of no task; expected folders such as stsbenchmark with test.jsonl"
+            f"{data_dir} has the data of no task; expected folders such as stsbenchmark with test.jsonl, or "
+            "what `selfpos fetch-data` downloads"
         )
     return select_tasks(available, data_dir=data_dir)
 
@@ -125,11 +131,18 @@ def offline() -> bool:
 
 def _check_folder(data_dir: Path | None) -> None:
     if data_dir is not None and not data_dir.is_dir():
-        raise SelfposError(f"there is no folder {data_dir} to read MTEB data from")
+        found = "is a file" if data_dir.exists() else "is not there"
+        raise SelfposError(
+            f"{data_dir} {found}; expected a folder with MTEB's data, as `selfpos fetch-data FOLDER` makes it"
+        )
 
 
 def _dataset_path(task: AbsTask) -> str:
     return str(task.metadata.dataset["path"])
+
+
+def _data_of(task: AbsTask) -> tuple[str, str]:
+    return _dataset_path(task), str(task.metadata.dataset.get("revision", ""))
 
 
 def _is_ours(task: AbsTask) -> bool:
@@ -155,24 +168,29 @@ def _chosen(
             tasks += mteb.get_benchmark(benchmark).tasks
         except KeyError:
             benchmarks = [entry.name for entry in mteb.get_benchmarks()]
-            raise unknown("MTEB benchmark", benchmark, benchmarks) from None
+            raise unknown(
+                "MTEB benchmark", benchmark, benchmarks, otherwise="`mteb available-benchmarks` lists them"
+            ) from None
     if not names and benchmark is None:
         filtered = {"task_types": list(types) or None, "languages": list(languages) or None}
         tasks += mteb.get_tasks(**filtered, modalities=["text"])  # type: ignore[arg-type]
     chosen: dict[str, AbsTask] = {}
     for task in tasks:
         name = task.metadata.name
-        if _dataset_path(chosen.setdefault(name, task)) != _dataset_path(task):
-            raise SelfposError(f"two tasks are called {name}; rename your own one")
+        if _data_of(chosen.setdefault(name, task)) != _data_of(task):
+            raise SelfposError(f"two tasks are called {name}; give one of your own another name")
     present = {subset for task in chosen.values() for subset in task.hf_subsets or ()}
     for subset in subsets:
         if subset not in present:
-            raise unknown(f"subset of {', '.join(list(chosen)[:5])}", subset, present)
+            raise unknown(f"subset of {', '.join(list(chosen)[:5])}", subset, present, listed=True)
     selected = {name: task for name, task in chosen.items() if _fits(task, filters)}
     if chosen and not selected:
+        wanted = zip(("type", "language", "subset"), filters, strict=True)
+        asked = ", ".join(f"{kind} {' or '.join(names)}" for kind, names in wanted if names)
+        named = ", ".join(f"{task.metadata.name} ({task.metadata.type})" for task in [*chosen.values()][:5])
         raise SelfposError(
-            f"none of the {len(chosen)} tasks is of type {', '.join(types) or 'any'}, "
-            f"language {', '.join(languages) or 'any'} and subset {', '.join(subsets) or 'any'}"
+            f"none of the tasks {named}{', …' if len(chosen) > 5 else ''} is of {asked}; name other tasks, "
+            "or ask for less"
         )
     return selected
 
@@ -239,27 +257,41 @@ def _named(name: str, data_dir: Path | None) -> list[AbsTask]:
                 f"{name} is no declaration of a task; write one, a YAML file with name, type and files (see "
                 "docs/data.md), and give that"
             ) from None
-        names = [task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)]
-        names += [*OWN_TASKS, *corpus_tasks.LOADERS, CORPUS, QUICK]
-        raise unknown("MTEB task", name, names) from None
+        tasks = [*mteb.get_tasks(exclude_superseded=False)]
+        if of_data := next((task for task in tasks if _dataset_path(task) == name), None):
+            raise SelfposError(
+                f"there is no MTEB task named '{name}', which is the data of {of_data.metadata.name}; "
+                "name that"
+            ) from None
+        names = [task.metadata.name for task in tasks] + [*OWN_TASKS, *corpus_tasks.LOADERS, CORPUS, QUICK]
+        raise unknown(
+            "MTEB task",
+            name,
+            names,
+            otherwise=(
+                "expected one that `mteb available-tasks` lists, quick, corpus, or a YAML file that "
+                "declares a task of your own (see docs/data.md)"
+            ),
+        ) from None
 
 
 def _with_data(chosen: dict[str, AbsTask], data_dir: Path | None, option: str) -> list[AbsTask]:
     """The tasks with their data. Raises SelfposError listing all data that is missing, or does not load."""
     located = {name: _located(name, task, data_dir) for name, task in chosen.items()}
-    missing = [f"{name} ({lacking})" for name, lacking in located.items() if isinstance(lacking, str)]
+    missing = {name: lacking for name, lacking in located.items() if isinstance(lacking, str)}
     if missing:
-        where = "on this machine"
-        remedy = f"give a folder that has it with {option}, or unset HF_HUB_OFFLINE to let mteb download it"
-        if data_dir is not None:
-            where = f"in {data_dir}"
-            remedy = (
-                "put the files there (`selfpos fetch-data` downloads them), "
-                f"or leave out {option} to let mteb download the data from the Hub"
-            )
+        of_mteb = not OWN_TASKS.keys() >= missing.keys()
+        if data_dir is None:
+            remedies = [f"give a folder that has it with {option}"]
+            remedies += ["unset HF_HUB_OFFLINE to let mteb download that of MTEB's tasks"] * of_mteb
+        else:
+            remedies = ["put the files there" + " (`selfpos fetch-data` downloads those of MTEB's)" * of_mteb]
+            remedies += [f"leave out {option} to let mteb download the data from the Hub"] * of_mteb
         raise SelfposError(
-            f"data for {len(missing)} of {len(chosen)} tasks is missing {where}: {'; '.join(missing)}; "
-            f"{remedy}"
+            f"data for {len(missing)} of {len(chosen)} tasks is missing or does not load "
+            f"{'on this machine' if data_dir is None else f'in {data_dir}'}: "
+            f"{'; '.join(f'{name} ({lacking})' for name, lacking in missing.items())}; "
+            f"{', or '.join(remedies)}"
         )
     return [task for task in located.values() if not isinstance(task, str)]
 
@@ -271,7 +303,8 @@ def _located(name: str, task: AbsTask, data_dir: Path | None) -> AbsTask | str:
         return task  # it has its data
     if data_dir is None:
         if is_local:
-            return "only on local data"
+            files = LocalFiles(name, Path())
+            return f"on files of yours alone, {files.place} with {files.example()}"
         return f"data set {path}" if offline() and not _downloaded(path) else task
     if is_local:
         return _first_that_loads(task, [LocalFiles(name, data_dir)], None)

@@ -12,6 +12,7 @@ Use it as `selfpos eval-mteb MODEL --tasks support.yaml`, or by the same name am
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,8 +20,8 @@ from pydantic import Field, model_validator
 
 from selfpos.data.beir import Beir
 from selfpos.errors import SelfposError, nearest
-from selfpos.evaluation.local_data import read_split
-from selfpos.evaluation.tasks import Splits, dataset_of, new_task
+from selfpos.evaluation.local_data import CORPUS_TASKS, read_split
+from selfpos.evaluation.tasks import Splits, class_name, dataset_of, describe_task, fault_of_records, new_task
 from selfpos.recipe import Name, Settings, load_settings, validate
 from selfpos.tasks import get_task
 
@@ -83,7 +84,7 @@ class TaskDeclaration(Settings):
 
     name: Name
     type: Literal["sts", "pair-classification", "classification", "clustering", "reranking", "retrieval"]
-    files: dict[Literal["train", "test", "folder"], str] = Field(min_length=1)
+    files: dict[str, str]
     columns: dict[str, str] = Field(default={}, description="our column -> the file's, where they differ")
     description: str = "A task of the user's own."
     settings: dict[str, Any] = Field(default={}, description="what decides the score beside the data")
@@ -95,15 +96,19 @@ def load_task_file(file: Path) -> AbsTask:
     The data revision is a hash of the records and settings.
     """
     task = load_settings(file, TaskDeclaration, "task")
+    if describe_task(task.name).type is not None or task.name in CORPUS_TASKS:
+        raise SelfposError(
+            f"task file {file}: {task.name} is the name of another task, of MTEB or selfpos; give yours a "
+            "name of its own, under which its scores are filed"
+        )
     examples = EXAMPLES.get(task.type, OTHERS)
     if set(task.files) not in [set(example) for example in examples]:
         shown = " or ".join(
             "files: {" + ", ".join(f"{split}: {path}" for split, path in example.items()) + "}"
             for example in examples
         )
-        raise SelfposError(
-            f"task file {file}: a {task.type} task has {shown}; found {', '.join(sorted(task.files))}"
-        )
+        present = ", ".join(sorted(task.files)) or "none"
+        raise SelfposError(f"task file {file}: a {task.type} task has {shown}; found {present}")
     columns = {name: theirs for name, theirs in task.columns.items() if name != "query_id"}  # not needed
     known = [] if "folder" in task.files else list(get_task(task.type).columns)
     for column in columns:
@@ -120,7 +125,13 @@ def load_task_file(file: Path) -> AbsTask:
         splits, left_out = _read(task.type, paths, columns)
     except SelfposError as error:
         raise type(error)(f"task file {file}: {error}") from None
-    check_records(task.type, splits, f"task file {file}")
+    if fault := fault_of_records(task.type, splits):
+        raise SelfposError(f"task file {file}: {fault}")
+    if task.type == "classification" and len(splits["test"]) == _seen(splits):
+        raise SelfposError(
+            f"task file {file}: all texts of test are in train, too, so that the score would be of what the "
+            "classifier has seen; give other texts to one of them"
+        )
     content = repr((task.type, settings, splits))
 
     def load() -> Any:
@@ -151,34 +162,34 @@ def _read(kind: str, paths: dict[str, Path], columns: dict[str, str]) -> tuple[d
     return {split: records for split, (records, _) in loaded.items()}, remarks
 
 
-def check_records(kind: str, splits: Splits, where: str) -> None:
-    """Raise SelfposError for records on which mteb would compute nothing, or nonsense."""
-    if kind in ("sts", "retrieval", "reranking"):
-        return
-    labels = {split: {str(record["label"]) for record in records} for split, records in splits.items()}
-    for split, found in labels.items():
-        if len(found) < 2:
-            raise SelfposError(
-                f"{where}: all {len(splits[split])} records of {split} have the label "
-                f"{next(iter(found), '')}; a task needs two labels or more"
-            )
-    if kind == "classification" and (strange := sorted(labels["test"] - labels["train"])):
-        raise SelfposError(
-            f"{where}: {len(strange)} labels of test are not in train ({', '.join(strange[:5])}), so that no "
-            "classifier can learn them; add training texts, or remove those records"
-        )
-
-
 def describe(kind: str, splits: Splits, settings: Settings) -> str:
     """How much data there is, and every setting that decides the score, in words."""
     parts = [f"own {kind} task"]
     for split, records in splits.items():
         if isinstance(records, Beir):
-            same = len(records.relevant.keys() & records.documents.keys())
-            parts.append(f"{len(records.relevant)} queries, {len(records.documents)} documents")
-            if same:
-                parts.append(f"{same} queries have the id of a document")
+            parts += _described(records)
         else:
             parts.append(f"{split}: {len(records)} records")
     parts += [f"{name} {value}" for name, value in settings.model_dump().items()]
+    if isinstance(settings, ClassificationSettings):
+        counts = Counter(class_name(record["label"]) for record in splits["train"])
+        if (fewest := min(counts.values())) < settings.samples_per_label:
+            parts.append(f"train has labels of {fewest} texts, of which no more can be drawn")
+        if seen := _seen(splits):
+            parts.append(f"{seen} texts of test are in train, too")
     return "; ".join(parts)
+
+
+def _seen(splits: Splits) -> int:
+    """How many texts of test are in train, too."""
+    texts = {record["text"] for record in splits["train"]}
+    return sum(record["text"] in texts for record in splits["test"])
+
+
+def _described(records: Beir) -> list[str]:
+    parts = [f"{len(records.relevant)} queries, {len(records.documents)} documents"]
+    if same := len(records.relevant.keys() & records.documents.keys()):
+        parts.append(f"{same} queries have the id of a document")
+    if unanswered := sum(max(grades.values()) <= 0 for grades in records.relevant.values()):
+        parts.append(f"{unanswered} queries have no right document and count as 0, as in mteb")
+    return parts

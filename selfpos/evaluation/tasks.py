@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -178,14 +179,58 @@ def dataset_of(
     if kind == "classification":
         label_values = {record["label"] for records in splits.values() for record in records}
         classes = labels or sorted(label_values, key=lambda label: (str(type(label)), label))
-        numbers = {str(label): number for number, label in enumerate(classes)}
+        names = dict.fromkeys(class_name(label) for label in classes)
+        numbers = {name: number for number, name in enumerate(names)}
     made = {}
     for split, records in splits.items():
         table = {theirs: [record[ours] for record in records] for theirs, ours in columns.items()}
         if kind == "classification":
-            table["label"] = [numbers[str(label)] for label in table["label"]]
+            table["label"] = [numbers[class_name(label)] for label in table["label"]]
         made[split] = Dataset.from_dict({(renamed or {}).get(name, name): table[name] for name in table})
     return DatasetDict(made)
+
+
+def class_name(label: Any) -> str:
+    """The label as text: one class is 1 in one file, and 1.0 or "1" in another."""
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
+
+
+def fault_of_records(kind: str, splits: Splits) -> str:
+    """Why mteb would compute nothing, or nonsense, on the records; empty where it would not."""
+    for split, records in splits.items():
+        if fault := _fault_of_split(kind, split, records):
+            return fault
+    if kind != "classification":
+        return ""
+    labels = {split: {class_name(record["label"]) for record in splits[split]} for split in splits}
+    for split in labels.keys() - {"train"}:
+        if strange := sorted(labels[split] - labels["train"]):
+            return (
+                f"{len(strange)} labels of {split} are not in train ({', '.join(strange[:5])}), so that no "
+                "classifier can learn them; add training texts, or remove those records"
+            )
+    return ""
+
+
+def _fault_of_split(kind: str, split: str, records: Any) -> str:
+    if kind == "reranking":
+        return ""
+    if kind == "retrieval":
+        right = any(grade > 0 for grades in records.relevant.values() for grade in grades.values())
+        return "" if right else f"no judgement of {split} is above 0, which marks what is right"
+    column = "score" if kind == "sts" else "label"
+    counts = Counter(class_name(record[column]) for record in records)
+    if len(counts) < 2:
+        return (
+            f"all {len(records)} records of {split} have the {column} {next(iter(counts), '')}; a {kind} "
+            f"task needs two {column}s or more"
+        )
+    if kind == "clustering" and len(counts) == len(records):
+        return (
+            f"each of the {len(records)} records of {split} has a label of its own; a clustering task needs "
+            "labels that texts share"
+        )
+    return ""
 
 
 def reranking_pools(rows: list[dict[str, Any]], split: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ their data's revision, and no leaderboard gets them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,8 @@ from selfpos.data.files import check_content, kind_of
 from selfpos.data.tables import READING
 from selfpos.errors import SelfposError, on_one_line
 from selfpos.evaluation.local_data import data_files
-from selfpos.evaluation.mteb_internals import set_splits, split_statistics
+from selfpos.evaluation.mteb_internals import columns_of, set_splits, split_statistics
+from selfpos.evaluation.tasks import kind_of as task_kind
 from selfpos.storage.atomic import write_text
 from selfpos.storage.locate import cache_folder
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 ALTERED = "local-altered-"
 """What the revision of such data begins with."""
+LOOKING = 2
+"""Of the rules by which data is looked at: a verdict of others is made again."""
 COUNTS = {
     "rows": ("num_samples",),
     "characters": ("number_of_characters",),
@@ -64,7 +68,8 @@ def _verdict(task: AbsTask) -> dict[str, str]:
     from mteb import __version__ as version
 
     revision = str(task.metadata.dataset["revision"])
-    parts = [task.metadata.name, revision, version, str(READING), *task.eval_splits]
+    rules = f"{READING} {LOOKING}"
+    parts = [task.metadata.name, revision, version, rules, *task.eval_splits]
     key = " ".join([*parts, *map(str, task.hf_subsets or ())]).replace("/", "_")
     file = cache_folder() / "mteb-data.json"
     verdicts: dict[str, dict[str, str]] = {}
@@ -91,13 +96,54 @@ def _look_at(task: AbsTask) -> dict[str, str]:
             if kind_of(file):
                 check_content(file)
         fresh.load_data()
+        if fault := next(_faults(fresh), ""):
+            return {"fault": fault, "differences": ""}
         differences = "; ".join(_differences(fresh))
     except SelfposError as error:
         return {"fault": str(error), "differences": ""}
     except Exception as error:
-        reason = error.__cause__ or error
-        return {"fault": f"{type(reason).__name__}: {on_one_line(reason, 200)}", "differences": ""}
+        return {"fault": _in_words(error.__cause__ or error), "differences": ""}
     return {"fault": "", "differences": differences}
+
+
+def _in_words(error: BaseException) -> str:
+    """What mteb and `datasets` raise on data of another form, for those who have the data."""
+    text = on_one_line(error, 200)
+    if isinstance(error, KeyError):
+        return f"it has no {text}"  # a split, or a field
+    if isinstance(error, StopIteration):
+        return "one of its files is empty"
+    if part := re.match(r"BuilderConfig '(.*?)' not found", text):
+        return f"it has no part '{part[1]}', which is a file or folder of that name, or named in its README"
+    if isinstance(error, TypeError):
+        return f"a field has text, or nothing, where mteb takes numbers ({text})"
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
+
+
+def _faults(task: AbsTask) -> Iterator[str]:
+    """What is wrong with values of the loaded data that mteb would find only when it scores."""
+    kind = task_kind(task)
+    if kind not in ("sts", "pair-classification"):
+        return
+    names = {"score": "score", "labels": "labels"} | columns_of(task)
+    column = names["score" if kind == "sts" else "labels"]
+    for place, data in _tables(task):
+        values = data[column][:]
+        flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
+        if odd := next((value for value in flat if not isinstance(value, int | float)), ""):
+            yield f"{place}: '{column}' must hold numbers, found {odd!r}"
+
+
+def _tables(task: AbsTask) -> Iterator[tuple[str, Any]]:
+    """The loaded data of each split and subset that is scored, and where it is in words."""
+    for split in task.eval_splits:
+        for subset in task.hf_subsets or ["default"]:
+            whole = task.dataset or {}
+            yield _place(split, subset), whole.get(subset, whole)[split]
+
+
+def _place(split: str, subset: str) -> str:
+    return split if subset == "default" else f"{split}, {subset}"
 
 
 def _differences(task: AbsTask) -> Iterator[str]:
@@ -113,8 +159,7 @@ def _differences(task: AbsTask) -> Iterator[str]:
             for words, path in COUNTS.items():
                 ours, theirs = _at(counted, path), _at(expected, path)
                 if ours is not None and theirs is not None and abs(ours - theirs) > 1e-6:
-                    part = split if subset == "default" else f"{split}, {subset}"
-                    yield f"{part}: {words} {ours:,.10g} for {theirs:,.10g}"
+                    yield f"{_place(split, subset)}: {words} {ours:,.10g} for {theirs:,.10g}"
 
 
 def _at(statistics: Mapping[str, Any], path: tuple[str, ...]) -> float | None:

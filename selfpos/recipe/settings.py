@@ -98,6 +98,14 @@ def validate(model: type[Model], data: dict[str, Any], source: str) -> Model:
         raise SelfposError(f"{source}: " + "; ".join(faults[:MOST_FAULTS] + more)) from None
 
 
+PLAIN = {
+    "dict_type": "expected a mapping, such as {name: value}",
+    "model_type": "expected a mapping, such as {name: value}",
+    "string_pattern_mismatch": "expected letters, digits, '.', '_' and '-', beginning with a letter or digit",
+}
+"""Words for faults that pydantic names by Python's."""
+
+
 def _sentence(model: type[Settings], fault: dict[str, Any]) -> str:
     path = ".".join(str(part)[:100] for part in fault["loc"] if part not in ("(one)", "(several)"))
     if fault["type"] == "extra_forbidden":
@@ -107,7 +115,7 @@ def _sentence(model: type[Settings], fault: dict[str, Any]) -> str:
         return f"field '{path}' is missing"
     if fault["type"] == "string_type" and fault["loc"][-1] == "[key]":
         return f"field '{path.rpartition('.')[0]}': the name is no text; put it in quotes"
-    reason = fault["msg"].removeprefix("Value error, ")
+    reason = PLAIN.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
     return f"field '{path}': {reason} (found {shortened(repr(fault['input']))})" if path else reason
 
 

@@ -75,7 +75,10 @@ def loading(folder: Path) -> Iterator[None]:
     except (SelfposError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        raise SelfposError(
-            f"{folder} does not load as a sentence-transformers model: {type(error).__name__}: "
-            f"{on_one_line(error, 300)}"
-        ) from None
+        reason = f"{type(error).__name__}: {on_one_line(error, 300)}"
+        if "trust_remote_code" in str(error):
+            reason = (
+                "it needs Python code of its own, which is not run here; take a model whose class "
+                "sentence-transformers or transformers has"
+            )
+        raise SelfposError(f"{folder} does not load as a sentence-transformers model: {reason}") from None

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Prompts = str | Mapping[str, str]
 SIDES = ("query", "document")
 TARGETS = ("label", "score")
+ANOTHER = "; name another with"
+"""Begins the advice of an error about columns, for those who can name them."""
 
 
 class TaskType:
@@ -165,7 +167,7 @@ class TaskType:
             raise SelfposError(
                 f"data for task type {self.name} lacks {' and '.join(missing)}: "
                 f"found columns {', '.join(present)}; "
-                f"accepted names are {known_names}; name another with --column {missing[0]}=NAME, in YAML "
+                f"accepted names are {known_names}{ANOTHER} --column {missing[0]}=NAME, in YAML "
                 f"'columns: {{{missing[0]}: NAME}}'"
             )
         return sources

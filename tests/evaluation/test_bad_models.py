@@ -55,6 +55,12 @@ def adapter_without_base(model: Path) -> None:
     )
 
 
+def code_of_its_own(model: Path) -> None:
+    modules = json.loads((model / "modules.json").read_text())
+    modules.append({"idx": len(modules), "name": "last", "path": "last", "type": "my.package.Thing"})
+    (model / "modules.json").write_text(json.dumps(modules))
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
@@ -62,6 +68,7 @@ def adapter_without_base(model: Path) -> None:
         (not_finite, "gives embeddings that are not finite"),
         (other_width, "its parts do not fit together: embedding a text failed with RuntimeError"),
         (torn, "does not load as a sentence-transformers model: SafetensorError"),
+        (code_of_its_own, "it needs Python code of its own, which is not run here"),
         (adapter_without_base, "is an adapter of /gone/base, which is neither a folder here"),
     ],
 )

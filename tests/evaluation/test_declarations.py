@@ -73,11 +73,27 @@ def test_a_task_of_mtebs_takes_a_beir_folder(tmp_path: Path) -> None:
     assert task.dataset["default"]["test"]["relevant_docs"] == {"q1": {"d1": 1}}
 
 
+PAIR = {"sentence1": "a", "sentence2": "b", "score": 1}
+
+
 @pytest.mark.parametrize(
     ("name", "files", "message"),
     [
-        ("STS16", {"train.jsonl": [{"sentence1": "a", "sentence2": "b", "score": 1}]}, "expected "),
-        ("STS16", {"test.jsonl": [{"sentence1": "a", "sentence2": "b"}]}, "lacks score|expected"),
+        ("STS16", {"train.jsonl": [PAIR]}, "does not load: it has no 'test'; expected "),
+        ("STS16", {"test.jsonl": [{"sentence1": "a", "sentence2": "b"}]}, "Column 'score' doesn't exist"),
+        ("STS16", {"test.jsonl": [PAIR | {"score": "high"}] * 2}, "'score' must hold numbers, found 'high'"),
+        ("STS16", {"test.jsonl": [PAIR | {"score": None}] * 2}, "a field has text, or nothing, where mteb"),
+        ("STS16", {"test.jsonl": []}, "one of its files is empty"),
+        (
+            "SciFact",
+            {"default/test.jsonl": [{"query-id": "q", "corpus-id": "d", "score": 1}]},
+            "no part 'corpus'",
+        ),
+        (
+            "TwitterSemEval2015",
+            {"test.jsonl": [{"sent1": ["a"], "sent2": ["b"], "labels": ["yes"]}]},
+            "'labels' must hold numbers, found 'yes'",
+        ),
         ("NFCorpus", {"corpus.jsonl": [{"_id": "d", "text": "a"}]}, "expected .*queries.jsonl"),
         ("Banking77Classification", {"train.jsonl": [{"text": "a", "label": 1}]}, "expected .*test.jsonl"),
     ],

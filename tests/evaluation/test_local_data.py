@@ -88,7 +88,8 @@ def test_a_passage_with_its_questions_id_is_left_out_as_in_mteb(tmp_path: Path, 
 def test_the_revision_is_a_hash_of_the_files(tmp_path: Path) -> None:
     revisions = []
     for score in (1, 1, 2):
-        write(tmp_path / "sts16" / "test.jsonl", [{"sentence1": "a", "sentence2": "b", "score": score}])
+        rows = [{"sentence1": "a", "sentence2": "b", "score": grade} for grade in (0, score)]
+        write(tmp_path / "sts16" / "test.jsonl", rows)
         (task,) = select_tasks(["STS16"], data_dir=tmp_path)
         revisions.append(task.metadata.revision)
     assert revisions[0] == revisions[1] != revisions[2] and revisions[0].startswith("local-")

@@ -249,6 +249,16 @@ def test_judgements_that_point_nowhere_are_left_out_and_said(tmp_path: Path) -> 
         ("clustering", [{"text": "a", "label": "x"}] * 3, "all 3 records of test have the label x"),
         (
             "clustering",
+            [{"text": t, "label": t} for t in "abc"],
+            "each of the 3 records of test has a label of its own",
+        ),
+        (
+            "sts",
+            [{"sentence1": "a", "sentence2": "b", "score": 1}],
+            "all 1 records of test have the score 1;",
+        ),
+        (
+            "clustering",
             [{"text": "a", "label": "x"}, {"text": "b", "label": 1}],
             "the field 'label' holds values of different kinds",
         ),
@@ -281,3 +291,59 @@ def test_labels_that_train_lacks_are_named(tmp_path: Path) -> None:
                 )
             ]
         )
+
+
+def classified(folder: Path, train: list[Any], test: list[Any]) -> str:
+    """A declaration of a classification task whose labels are these; the texts of the splits differ."""
+    for split, labels in (("train", train), ("test", test)):
+        write_lines(
+            folder / f"{split}.jsonl",
+            [{"text": f"{split} {n}", "label": label} for n, label in enumerate(labels)],
+        )
+    return declare(
+        folder, name="Mine", type="classification", files={s: f"{s}.jsonl" for s in ("train", "test")}
+    )
+
+
+@pytest.mark.parametrize("test", [["1", "2"], [1.0, 2.0]])
+def test_a_class_is_the_same_as_number_and_as_text(tmp_path: Path, test: list[Any]) -> None:
+    (task,) = select_tasks([classified(tmp_path, [1, 2, 1, 2], test)])
+    task.load_data()
+    assert [task.dataset[split]["label"][:] for split in ("train", "test")] == [[0, 1, 0, 1], [0, 1]]
+
+
+def test_what_a_classifier_has_seen_or_cannot_see_is_said(tmp_path: Path) -> None:
+    (task,) = select_tasks([classified(tmp_path, ["x", "y", "x"], ["x", "y"])])
+    assert "train has labels of 1 texts" in task.remark and "are in train, too" not in task.remark
+    rows = [{"text": f"a {n}", "label": n % 2} for n in range(20)]
+    write_lines(tmp_path / "train.jsonl", rows)
+    write_lines(tmp_path / "test.jsonl", [rows[0], {"text": "b", "label": 1}])
+    (task,) = select_tasks([str(tmp_path / "mine.yaml")])
+    assert "1 texts of test are in train, too" in task.remark and "train has labels" not in task.remark
+    write_lines(tmp_path / "test.jsonl", rows[3:6])
+    with pytest.raises(SelfposError, match="all texts of test are in train, too"):
+        select_tasks([str(tmp_path / "mine.yaml")])
+
+
+def test_queries_without_a_right_document_count_as_in_mteb_and_are_counted(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "beir"
+    write_lines(
+        folder / "corpus.jsonl", [{"_id": f"d{n}", "text": text} for n, text in enumerate(sentences(3))]
+    )
+    write_lines(
+        folder / "queries.jsonl", [{"_id": f"q{n}", "text": text} for n, text in enumerate(sentences(2))]
+    )
+    (folder / "qrels").mkdir()
+    judged = folder / "qrels" / "test.tsv"
+    judged.write_text("q0\td0\t1\nq1\td1\t0\n")
+    own = declare(tmp_path, name="Mine", type="retrieval", files={"folder": "beir"})
+    (task,) = select_tasks([own])
+    assert "1 queries have no right document and count as 0" in task.remark
+    assert scores_of(tiny_base, tmp_path / "out", [own])["Mine"] == 0.5  # the other finds its own text
+    judged.write_text("q0\td0\t0\nq1\td1\t0\n")
+    with pytest.raises(SelfposError, match="no judgement of test is above 0"):
+        select_tasks([own])
+    with pytest.raises(SelfposError, match=r"there is no data file .*gone"):
+        select_tasks([declare(tmp_path, name="Mine", type="retrieval", files={"folder": "gone"})])

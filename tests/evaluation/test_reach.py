@@ -14,6 +14,7 @@ from selfpos.evaluation import evaluate, select_tasks
 from selfpos.evaluation.local_data import fetch
 from selfpos.evaluation.select import QUICK_TASKS, wanted_tasks
 from tests.evaluation.conftest import sentence
+from tests.helpers.files import write_lines
 
 
 def names(tasks: list[Any]) -> list[str]:
@@ -91,17 +92,18 @@ def test_a_task_of_ones_own_is_scored(tiny_base: Path, tmp_path: Path) -> None:
 
 def test_every_type_of_ones_own_loads(tmp_path: Path) -> None:
     lines = {
-        "sts": [{"sentence1": "a", "sentence2": "b", "score": 1.5}],
-        "classification": [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}],
-        "clustering": [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}],
+        "sts": [{"sentence1": "a", "sentence2": "b", "score": score} for score in (1.5, 2)],
+        "classification": [{"text": "d", "label": "x"}, {"text": "e", "label": "y"}],
+        "clustering": [{"text": text, "label": label} for text, label in ("ax", "bx", "cy")],
         "reranking": [{"query_id": "1", "query": "a", "positive": ["b"], "negative": ["c"]}],
     }
     for kind, rows in lines.items():
-        (tmp_path / f"{kind}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        splits = ["train", "test"] if kind == "classification" else ["test"]
-        (task,) = select_tasks(
-            [declare(tmp_path, name="Mine", type=kind, files=dict.fromkeys(splits, f"{kind}.jsonl"))]
-        )
+        write_lines(tmp_path / f"{kind}.jsonl", rows)
+    for kind in lines:
+        files = {"test": f"{kind}.jsonl"}
+        if kind == "classification":
+            files |= {"train": "clustering.jsonl"}
+        (task,) = select_tasks([declare(tmp_path, name="Mine", type=kind, files=files)])
         task.load_data()
         assert task.dataset
     beir = tmp_path / "beir"
@@ -152,11 +154,18 @@ def test_what_is_wrong_with_a_declaration_is_said_at_once(
 
 
 def test_a_name_of_mtebs_is_taken(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "score": 1}\n')
-    (tmp_path / "stsbenchmark").mkdir()
-    word = declare(tmp_path, name="STSBenchmark", type="sts", files={"test": "a.jsonl"})
-    with pytest.raises(SelfposError, match="two tasks are called STSBenchmark"):
-        select_tasks([word, "STSBenchmark"], data_dir=tmp_path)
+    write_lines(tmp_path / "a.jsonl", [{"sentence1": "a", "sentence2": "b", "score": n} for n in range(2)])
+    for name in ("STSBenchmark", "selfpos-MRPC", "PythonDocsNames"):
+        taken = declare(tmp_path, name=name, type="sts", files={"test": "a.jsonl"})
+        with pytest.raises(SelfposError, match=f"{name} is the name of another task"):
+            select_tasks([taken])
+    (tmp_path / "b.jsonl").write_text((tmp_path / "a.jsonl").read_text() * 2)
+    other = str(tmp_path / "other.yaml")
+    Path(declare(tmp_path, name="Mine", type="sts", files={"test": "b.jsonl"})).rename(other)
+    mine = declare(tmp_path, name="Mine", type="sts", files={"test": "a.jsonl"})
+    with pytest.raises(SelfposError, match="two tasks are called Mine; give one of your own another name"):
+        select_tasks([mine, other])
+    assert len(select_tasks([mine, mine])) == 1
     with pytest.raises(SelfposError, match=r"there is no task file \S*gone.yaml"):
         select_tasks([str(tmp_path / "gone.yaml")])
 

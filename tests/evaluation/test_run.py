@@ -309,8 +309,20 @@ def test_identity_of_a_task(sts_task: MakeTask) -> None:
 
 def test_a_file_is_no_place_for_results(tiny_base: Path, tmp_path: Path, sts_task: MakeTask) -> None:
     (tmp_path / "file").write_text("mine", encoding="utf-8")
-    with pytest.raises(SelfposError, match="is a file; expected a folder"):
-        evaluate(tiny_base, [sts_task()], tmp_path / "file", name="tiny")
+    for out, message in (("file", "is a file; expected a folder"), ("file/below", "file is a file, so that")):
+        with pytest.raises(SelfposError, match=message):
+            evaluate(tiny_base, [sts_task()], tmp_path / out, name="tiny")
+
+
+def test_without_a_network_a_task_says_how_to_get_its_data(tiny_base: Path, tmp_path: Path) -> None:
+    from selfpos.evaluation.tasks import new_task
+
+    def load() -> dict[str, object]:
+        raise ConnectionError("Couldn't reach the Hub")
+
+    task = new_task("sts", "selfpos-Failing", "Fails.", load, revision="one", source="selfpos/test")
+    with pytest.raises(TasksFailedError, match=r"reach the Hub; run the same .* `selfpos fetch-data`"):
+        evaluate(tiny_base, [task], tmp_path / "out", name="tiny")
 
 
 def declared_sts(folder: Path) -> str:
@@ -376,9 +388,11 @@ def test_what_decides_the_scores_of_one_of_several_models_is_told_below_its_name
 def test_a_score_that_is_not_a_number_is_told_and_counts_as_missing(
     tmp_path: Path, selfpos: CommandLine, tiny_base: Path
 ) -> None:
-    rows = [{"sentence1": f"a {c}", "sentence2": f"{c}{c} b"} for c in "uvwxyz"]
-    for name, score in (("Same", lambda n: 3), ("Mixed", lambda n: n % 4)):
-        write_lines(tmp_path / f"{name}.jsonl", [row | {"score": score(n)} for n, row in enumerate(rows)])
+    for name, letters in (("Same", "uuuuuu"), ("Mixed", "uvwxyz")):  # of equal texts, or different ones
+        rows = [
+            {"sentence1": f"a {c}", "sentence2": f"{c}{c} b", "score": n % 4} for n, c in enumerate(letters)
+        ]
+        write_lines(tmp_path / f"{name}.jsonl", rows)
         (tmp_path / f"{name}.yaml").write_text(f"name: {name}\ntype: sts\nfiles: {{test: {name}.jsonl}}\n")
     files, out = [str(tmp_path / f"{name}.yaml") for name in ("Same", "Mixed")], str(tmp_path / "scores")
     for _ in range(2):  # computed, then kept

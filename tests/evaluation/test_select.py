@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from selfpos.data.corpus import Corpus
 from selfpos.errors import SelfposError
 from selfpos.evaluation import select_tasks
+from tests.helpers.files import write_lines
 
 STS_LINES = """{"sentence1": "a b", "sentence2": "a c", "score": 3.5}
 {"sentence1": "x", "sentence2": "y", "score": 0}
@@ -45,6 +47,27 @@ def test_an_unknown_name_gets_the_nearest(name: str, hint: str) -> None:
         select_tasks([name])
 
 
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (
+            {"names": ["mydata"]},
+            "'mydata'; expected one that `mteb available-tasks` lists, quick, corpus, or a",
+        ),
+        ({"names": ["mteb/stsbenchmark-sts"]}, "is the data of STSBenchmark; name that"),
+        ({"names": [], "benchmark": "english"}, "'english'; `mteb available-benchmarks` lists them"),
+        ({"names": ["STS17"], "subsets": ["de-en"]}, "subset of STS17 named 'de-en'; known: .*, en-de, "),
+        (
+            {"names": ["STS12", "SciFact"], "types": ["Clustering"]},
+            r"none of the tasks STS12 \(STS\), SciFact \(Retrieval\) is of type Clustering; name other tasks",
+        ),
+    ],
+)
+def test_what_is_not_there_is_told_with_what_is(choice: dict[str, Any], message: str) -> None:
+    with pytest.raises(SelfposError, match=message):
+        select_tasks(**choice)
+
+
 def test_data_in_place_of_a_declaration_is_named_as_such(tmp_path: Path) -> None:
     (tmp_path / "sts.jsonl").write_text(STS_LINES)
     with pytest.raises(SelfposError, match=r"sts.jsonl is no declaration of a task; write one"):
@@ -80,7 +103,7 @@ def test_missing_local_data_is_listed_at_once(tmp_path: Path) -> None:
         )
     message = str(caught.value)
     assert message.startswith(
-        f"data for 4 of 11 tasks is missing in {tmp_path}: SciFact (scifact/corpus.jsonl[.gz], "
+        f"data for 4 of 11 tasks is missing or does not load in {tmp_path}: SciFact (scifact/corpus.jsonl"
     )
     for wanted in (
         'scifact/queries.jsonl[.gz], scifact/qrels/test.tsv, with {"_id": "d1"',
@@ -89,11 +112,30 @@ def test_missing_local_data_is_listed_at_once(tmp_path: Path) -> None:
         "selfpos-MRPC (mrpc/test.jsonl[.gz], with {",
         "ko-ko/test.jsonl[.gz]",
         "or the Hub's files in mteb/sts17-crosslingual-sts/); put the files there (`selfpos fetch-data` "
-        "downloads them), or leave out --data-dir to let mteb download the data from the Hub",
+        "downloads those of MTEB's), or leave out --data-dir to let mteb download the data from the Hub",
     ):
         assert wanted in message
-    with pytest.raises(SelfposError, match="there is no folder"):
-        select_tasks(["STSBenchmark"], data_dir=tmp_path / "nothing")
+    for place, found in (("nothing", "is not there"), ("stsbenchmark/test.jsonl", "is a file")):
+        with pytest.raises(SelfposError, match=rf"{place} {found}; expected a folder .* fetch-data"):
+            select_tasks(["STSBenchmark"], data_dir=tmp_path / place)
+
+
+def test_what_helps_is_said_by_what_is_missing(tmp_path: Path, offline: None) -> None:
+    """The Hub has nothing of our own tasks, whose files are named without a folder of data, too."""
+    with pytest.raises(SelfposError) as caught:
+        select_tasks(["selfpos-MRPC"], data_dir=tmp_path)
+    assert str(caught.value).endswith('"label": 1}); put the files there')
+    with pytest.raises(SelfposError) as caught:
+        select_tasks(["selfpos-MRPC"])
+    assert "mrpc/ with {" in str(caught.value)
+    assert str(caught.value).endswith("; give a folder that has it with --data-dir")
+
+
+def test_a_task_of_mtebs_with_other_columns_is_not_told_to_name_them(tmp_path: Path) -> None:
+    write_lines(tmp_path / "stsbenchmark" / "test.jsonl", [{"a": "b"}])
+    with pytest.raises(SelfposError, match="lacks sentence1 and sentence2 and score") as caught:
+        select_tasks(["STSBenchmark"], data_dir=tmp_path)
+    assert "--column" not in str(caught.value) and "expected stsbenchmark/, with {" in str(caught.value)
 
 
 def test_offline_says_what_was_never_fetched(tmp_path: Path, offline: None) -> None:
@@ -102,7 +144,7 @@ def test_offline_says_what_was_never_fetched(tmp_path: Path, offline: None) -> N
     with pytest.raises(SelfposError) as caught:
         select_tasks(["STS12", "STS13", "selfpos-MRPC"])
     assert (
-        "data for 2 of 3 tasks is missing on this machine: STS13 (data set mteb/sts13-sts); selfpos-MRPC "
-        "(only on local data)" in str(caught.value)
+        "data for 2 of 3 tasks is missing or does not load on this machine: STS13 (data set mteb/sts13-sts); "
+        "selfpos-MRPC (on files of yours alone, mrpc/ with {" in str(caught.value)
     )
     assert "--data-dir" in str(caught.value) and "HF_HUB_OFFLINE" in str(caught.value)

@@ -139,7 +139,7 @@ def test_the_command_line_sweeps_scales_and_coefficients(
         ({"a": {}}, "give a method, or a file of coefficients"),
         ({"a": {"method": "ties", "coefficients": "x"}}, "give a method, or a file of coefficients"),
         ({"a": {"weights": 1, "coefficients": "x"}}, "omit the other fields"),
-        ({"../a": {"method": "ties"}}, "should match pattern"),
+        ({"../a": {"method": "ties"}}, "expected letters, digits"),
         ({"a": {"coefficients": "x.json"}}, "there is no coefficients file .*x.json"),
         ({"a": {"method": "self-positioning"}}, "a: method self-positioning searches for its coefficients"),
     ],

@@ -130,6 +130,17 @@ def test_the_verb_reports_and_writes_cleaned_data_and_a_run_keeps_the_report(
     assert load_recipe(run.recipe).overlap == OverlapSettings(remove=True)
 
 
+def test_data_as_fetched_from_the_hub_is_looked_at(selfpos: CommandLine, tmp_path: Path) -> None:
+    train = lines(tmp_path / "data/train.jsonl", PAIRS)
+    lines(tmp_path / "fetched/mteb/sts16-sts/test.jsonl", PAIRS[:5])
+    lines(tmp_path / "fetched/sts12/test.jsonl", PAIRS[:3])
+    report = tmp_path / "report.json"
+    done = selfpos("overlap", f"sts={train}", "--data-dir", tmp_path / "fetched", "--out", report)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(report.read_text())["sources"]["data"]["tasks"]
+    assert {task: entry["exact"] for task, entry in found.items()} == {"STS12": 3, "STS16": 5}
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

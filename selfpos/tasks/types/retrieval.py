@@ -26,14 +26,18 @@ CANDIDATES = ("answer", "passage", "sentence", "document", "candidate")
 LABELS = (
     "label",
     "labels",
-    "is_duplicate",
-    "is_relevant",
+    "gold_label",
+    *(f"is_{word}" for word in labels.SAME),
     "is_selected",
-    "is_answer",
-    "relevant",
-    "relevance",
+    *(word for word in labels.SAME if word in ("correct", "relevant", "match", "same", "similar")),
+    *("relevance", "rel", "grade", "judgement", "judgment"),
 )
 """Names of the column that says which pairs are right."""
+INVERTED = tuple(f"is_{word}" for word in ("wrong", "incorrect", "irrelevant", "negative", "impossible"))
+"""Names of a column that says which are wrong."""
+SCORES = ("score", "rating", "gold", "target", "class", "y")
+"""Names of a column that says which are right where it says yes or no of all; else it says something else."""
+YES_OR_NO = {"1", "0", "true", "false", "yes", "no"}
 OTHERWISE = "where it is about something else, leave it out (--column label= , or label: '' in a recipe)"
 
 
@@ -87,13 +91,19 @@ class Retrieval(TaskType):
             self._check(result, name, column)
         if "label" in result.column_names:
             result = _right_pairs(result)
-        elif chosen.get("label") != "" and "score" in dataset.column_names:
-            result = _scored_right(result, dataset)
+        elif chosen.get("label") != "":
+            for column in self._judging(dataset.column_names):
+                result = _judged_right(result, dataset, column)
         return _with_negatives_cleaned(result)
 
     def forms_of(self, present: Sequence[str]) -> list[str]:
-        judged = ["score"] if "score" in present and not set(LABELS) & set(present) else []
-        return [*forms.nli_columns(present), *_numbered(present), *judged]
+        return [*forms.nli_columns(present), *_numbered(present), *self._judging(present)]
+
+    @staticmethod
+    def _judging(present: Sequence[str]) -> list[str]:
+        """The column that may say which pairs are right where none of `LABELS` does."""
+        judging = [name for name in (*INVERTED, *SCORES) if name in present]
+        return [] if set(LABELS) & set(present) else judging[:1]
 
     def prepare(self, dataset: Dataset, seed: int) -> Dataset:
         from datasets import Dataset as Records
@@ -139,14 +149,21 @@ def _marked(dataset: Dataset, marks: Sequence[Any], column: str) -> Dataset:
     return dataset.select(right)
 
 
-def _scored_right(result: Dataset, dataset: Dataset) -> Dataset:
-    """The records of `result` with the score 1 in `dataset`, where all scores are 1 or 0; other scores say
-    how alike the texts are, or how many people liked them.
+def _judged_right(result: Dataset, dataset: Dataset, column: str) -> Dataset:
+    """The records of `result` that `column` of `dataset` says to be right: those that are not wrong, or have
+    a score of 1 or yes where all have that or 0 or no. Other scores say how alike the texts are, or how many
+    people liked them.
     """
-    scores = [labels.word(score) for score in dataset["score"]]
-    if not set(scores) <= {"0", "1"} or len(scores) != len(result):
+    values = labels.values_of(dataset, column)
+    if len(result) != len(values):
         return result
-    return _marked(result, [int(score) for score in scores], "score")
+    if column in INVERTED:
+        wrong = labels.right_or_wrong(values, column)
+        return _marked(result, [None if mark is None else 1 - mark for mark in wrong], column)
+    words = [labels.word(value) for value in values]
+    if not set(words) <= YES_OR_NO:
+        return result
+    return _marked(result, [labels.MEANING[label] for label in words], column)
 
 
 def _with_negatives_cleaned(dataset: Dataset) -> Dataset:

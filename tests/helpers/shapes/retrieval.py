@@ -259,6 +259,34 @@ RETRIEVAL = [
         {"a.jsonl": lines(*pairs([0, 1, 2, 3], "question", "answer"))},
         "found 2, 3; write them as 1 and 0",
     ),
+    *(
+        Shape(
+            f"right and wrong pairs: {column}",
+            "retrieval",
+            {
+                "a.jsonl": lines(
+                    *({"question": "q", "answer": f"a{n}", column: value} for n, value in enumerate(values))
+                )
+            },
+            [("q", "a1")],
+            example,
+        )
+        for column, values, example in (
+            (
+                "is_correct",
+                (0, 1),
+                "`is_` and a word of the table above, `gold_label`, `relevance`, `grade`, …",
+            ),
+            ("is_impossible", (True, False), "1 for a wrong one; so `is_wrong`, `is_negative`, …"),
+            ("target", ("no", "yes"), "1 and 0, or yes and no; so `score`, `rating`, `class`, `y`, `gold`"),
+        )
+    ),
+    Shape(
+        "scores of another kind",
+        "retrieval",
+        {"a.jsonl": lines(*({"question": f"q{n}", "answer": f"a{n}", "rating": n} for n in range(3)))},
+        [(f"q{n}", f"a{n}") for n in range(3)],
+    ),
     Shape(
         "reranking as MTEB had it",
         "reranking",
