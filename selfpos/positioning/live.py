@@ -28,6 +28,7 @@ from selfpos.storage.model_class import (
     RERANKER,
     check_embeds,
     check_one_output,
+    check_works,
     class_of,
     default_prompt,
 )
@@ -260,6 +261,7 @@ def _load(base: ModelFolder, device: str, dtype: torch.dtype, max_length: int | 
         )
     if in_pairs:
         check_one_output(base.path, model)
+    check_works(base.path, model)
     model.to(dtype)
     if max_length is not None:
         model.max_seq_length = min(max_length, model.max_seq_length or max_length)

@@ -15,8 +15,17 @@ PICKLED_SHARD = re.compile(r"pytorch_model-(\d+)-of-(\d+)\.bin$")
 MODULES = "modules.json"
 CONFIG = "config.json"
 TRANSFORMER_CONFIG = "sentence_bert_config.json"
+TRANSFORMER_CONFIGS = (
+    TRANSFORMER_CONFIG,
+    *(
+        f"sentence_{kind}_config.json"
+        for kind in ("roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+    ),
+)
+"""Its names now and in early versions of sentence-transformers, which are read in this order."""
 ROUTER_CONFIG = "router_config.json"
 PROMPTS_CONFIG = "config_sentence_transformers.json"
+TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 PICKLED = re.compile(r"pytorch_model.*\.bin")
 ADAPTER = "adapter_config.json"

@@ -60,7 +60,7 @@ def adapter_without_base(model: Path) -> None:
     [
         (no_tokenizer, "has no tokenizer"),
         (not_finite, "gives embeddings that are not finite"),
-        (other_width, "its parts do not fit together: embedding a text failed with RuntimeError"),
+        (other_width, "its parts do not fit together: embedding a text failed: RuntimeError"),
         (torn, "does not load as a sentence-transformers model: SafetensorError"),
         (adapter_without_base, "is an adapter of /gone/base, which is neither a folder here"),
     ],
