@@ -13,8 +13,9 @@ from peft.utils.other import get_pattern_key
 from selfpos.commands.options import parse_params, yaml_value
 from selfpos.data.files import read_records
 from selfpos.errors import SelfposError
+from selfpos.evaluation.task_files import SETTINGS
 from selfpos.mergekit.recipe_file import read_recipe_file
-from selfpos.recipe import load_recipe
+from selfpos.recipe import load_recipe, validate
 from selfpos.storage.documents import parse_json, parse_yaml
 from selfpos.storage.manifest import read_json
 from selfpos.vectors.scaling import Scaling
@@ -166,6 +167,20 @@ def test_merges_have_a_number(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(text)
     with pytest.raises(SelfposError, match="at most 1000"):
         load_recipe(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("classification", {"n_experiments": 10**9}),
+        ("classification", {"samples_per_label": 10**12}),
+        ("clustering", {"n_clusters": 10**12}),
+        ("clustering", {"max_document_to_embed": 10**12}),
+    ],
+)
+def test_a_setting_of_an_own_task_has_a_range(kind: str, change: dict[str, int]) -> None:
+    with pytest.raises(SelfposError, match="should be less than or equal to"):
+        validate(SETTINGS[kind], change, "task file x.yaml, settings")
 
 
 @pytest.mark.parametrize("value", ["", " "])

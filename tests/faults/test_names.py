@@ -1,4 +1,4 @@
-"""Names of files that are not UTF-8: refused before the work, for no manifest can hold them."""
+"""Names that are not UTF-8, which no manifest can hold, and files that are none: refused before the work."""
 
 from __future__ import annotations
 
@@ -33,6 +33,16 @@ def test_a_model_with_such_a_file_is_refused_by_every_verb(
             opened(model)
     problems = plan_push(model, "alice/x", licence="mit").problems
     assert any("whose name is not UTF-8" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "2_Dense/pipe.txt"])
+def test_a_model_with_a_pipe_is_refused_by_every_verb(name: str, tiny_base: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny_base, tmp_path / "model"))
+    (model / name).unlink(missing_ok=True)
+    os.mkfifo(model / name)
+    for opened in (open_model, check_trainable, load_model):
+        with pytest.raises(SelfposError, match=f"{name} is a pipe or a device|has no config.json"):
+            opened(model)
 
 
 @pytest.mark.parametrize("words", [["--out", LATIN], [f"--out={LATIN}"], ["--out", "x"]])
