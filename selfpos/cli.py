@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import click
 
-from selfpos.errors import OperationError, SelfposError, first_line, nearest, told
+from selfpos.errors import OperationError, SelfposError, first_line, is_text, nearest, told
 from selfpos.signals import ending_signals, ignore_ending_signals, repeated_interrupts
 from selfpos.version import __version__
 
@@ -126,6 +126,7 @@ def _carry_out(words: list[str], received: list[int]) -> None:
     library made another error of.
     """
     try:
+        _check_names(words)
         selfpos(args=[_expanded(word) for word in words], prog_name="selfpos", standalone_mode=False)
     except click.Abort:
         raise
@@ -154,6 +155,14 @@ def _fail(error: Exception) -> NoReturn:
 def _end(sentence: str, status: int) -> NoReturn:
     click.echo(f"selfpos: {told(sentence)}", err=True)
     sys.exit(status)
+
+
+def _check_names(words: list[str]) -> None:
+    """Raise SelfposError for names that no manifest or log can hold: better now than after the work."""
+    if odd := next((word for word in words if not is_text(word)), None):
+        raise SelfposError(f"{odd[:200]!r} is not text in UTF-8; rename the file or folder")
+    if len(words) > 1 and not is_text(folder := str(Path.cwd())):
+        raise SelfposError(f"the name of the working folder, {folder!r}, is not UTF-8; work in another one")
 
 
 def _expanded(word: str) -> str:

@@ -64,6 +64,11 @@ def printable_page(text: str) -> str:
     return re.sub(r"[^\n\t]+", lambda line: printable(line[0]), text)
 
 
+def is_text(name: str) -> bool:
+    """Whether `name` can be written in UTF-8; names of files in other encodings cannot."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
 def _obeyed(letter: str) -> bool:
     marks = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
     return unicodedata.bidirectional(letter) in marks or unicodedata.category(letter) in ESCAPED_CATEGORIES

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from selfpos.storage.loading import strangers_files
 from selfpos.vectors.tokenizers import open_tokenizer
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def describe_data(loaded: LoadedSource, kind: TaskType, base: Path) -> dict[str,
         texts = list(_flat(dataset[column]))
         if not texts:  # the candidates of all questions may be on one side
             continue
-        lengths = count(list(_flat(dataset.select(spread)[column])) or texts)
+        with strangers_files(f"the tokenizer of {base} fails on a text of {column}"):
+            lengths = count(list(_flat(dataset.select(spread)[column])) or texts)
         report.setdefault("texts", {})[column] = {
             "count": len(texts),
             "different": len(set(texts)),
@@ -101,7 +103,8 @@ def _token_counter(base: Path) -> Callable[[list[str]], list[int]]:
     if file is None:
         from transformers import AutoTokenizer
 
-        slow = AutoTokenizer.from_pretrained(str(base), local_files_only=True)
+        with strangers_files(f"the tokenizer of {base} does not load"):
+            slow = AutoTokenizer.from_pretrained(str(base), local_files_only=True)
         return lambda texts: [len(slow(text, truncation=False)["input_ids"]) for text in texts]
     fast = open_tokenizer(file)
     return lambda texts: [len(encoding.ids) for encoding in fast.encode_batch(texts)]

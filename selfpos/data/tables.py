@@ -74,9 +74,9 @@ def _dataset(columns: Mapping[str, list[Any]], where: Path | str) -> Dataset:
         alike[name] = _alike(values)
         try:
             pa.array(alike[name])
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
             raise SelfposError(
-                f"{where}: the field '{name}' holds values of different kinds "
+                f"{where}: the field '{name}' holds values of different kinds, or of more than 64 bits "
                 f"({on_one_line(error, 200)}); give it one kind in all records, or name another with "
                 "'columns'"
             ) from None

@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import sentence_transformers
-import torch
 
-from selfpos.errors import SelfposError, on_one_line
+from selfpos.errors import SelfposError
+from selfpos.storage.adapter_settings import check_adapter_settings
 from selfpos.storage.file_kinds import ADAPTER, VOCABULARIES
 from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.loading import check_settings, loading
 from selfpos.storage.manifest import read_json
-from selfpos.storage.model_class import EMBEDDER, RERANKER, check_embeds, check_one_output
-from selfpos.storage.model_folder import has_tokenizer, read_modules, refuse_pickles
+from selfpos.storage.model_class import EMBEDDER, RERANKER, check_embeds, check_one_output, check_works
+from selfpos.storage.model_folder import has_tokenizer, read_modules, refuse_pickles, stored_tensors
 
 
 def load_model(folder: Path, kind: str = EMBEDDER) -> Any:
-    """The model in `folder` in the class `kind` of sentence-transformers, after it has embedded a text of one
-    letter, or scored a pair of them.
+    """The model in `folder` in the class `kind` of sentence-transformers, after it has embedded texts, or
+    scored pairs of them.
 
     Raises SelfposError when it is of another class or has no tokenizer, the base of its adapter is missing,
     a file is incomplete, parts do not fit together, what it gives is not finite, or, of a reranker, it gives
@@ -39,20 +39,13 @@ def load_model(folder: Path, kind: str = EMBEDDER) -> Any:
         refuse_links_out(path)
         refuse_pickles(path)
         check_settings(path, read_modules(path, plain=True))
+    if base and (file := _adapter_file(folder)):
+        check_adapter_settings(file, stored_tensors(base))
     with loading(folder):
         model = getattr(sentence_transformers, kind)(str(folder), local_files_only=True)
     if kind == RERANKER:
         check_one_output(folder, model)
-    try:
-        use, sample = (model.predict, ("a", "b")) if kind == RERANKER else (model.encode, "a")
-        row = torch.as_tensor(use([sample], show_progress_bar=False)[0]).to_dense()
-    except Exception as error:
-        raise SelfposError(
-            f"{folder} loads, but its parts do not fit together: embedding a text failed with {_line(error)}"
-        ) from None
-    if not row.isfinite().all():
-        outputs = "scores" if kind == RERANKER else "embeddings"
-        raise SelfposError(f"{folder} gives {outputs} that are not finite: its weights are damaged")
+    check_works(folder, model)
     return model
 
 
@@ -61,9 +54,7 @@ def adapter_base(folder: Path) -> Path | None:
 
     Raises SelfposError when the adapter does not name it, or it is not here.
     """
-    modules = read_modules(folder, plain=True)
-    folders = [folder, *(folder / module.path for module in modules if module.path)]
-    file = next((path / ADAPTER for path in folders if (path / ADAPTER).is_file()), None)
+    file = _adapter_file(folder)
     if file is None:
         return None
     name = read_json(file).get("base_model_name_or_path")
@@ -85,5 +76,7 @@ def adapter_base(folder: Path) -> Path | None:
         ) from None
 
 
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {on_one_line(error, 300)}"
+def _adapter_file(folder: Path) -> Path | None:
+    modules = read_modules(folder, plain=True)
+    folders = [folder, *(folder / module.path for module in modules if module.path)]
+    return next((path / ADAPTER for path in folders if (path / ADAPTER).is_file()), None)

@@ -34,13 +34,14 @@ EXAMPLES = {  # of `files`, by type; the names in one of them must be given
     "classification": [{"train": "train.csv", "test": "test.csv"}],
 }
 OTHERS = [{"test": "test.csv"}]
+MOST_DRAWS, MOST_TEXTS = 1_000, 10_000_000
 
 
 class ClassificationSettings(Settings):
     """How mteb trains and tests its logistic regression."""
 
-    samples_per_label: int = Field(8, ge=1, description="training texts drawn of each label")
-    n_experiments: int = Field(10, ge=1, description="draws; the score is their mean")
+    samples_per_label: int = Field(8, ge=1, le=MOST_TEXTS, description="training texts drawn of each label")
+    n_experiments: int = Field(10, ge=1, le=MOST_DRAWS, description="draws; the score is their mean")
     seed: int = Field(42, ge=0)
 
 
@@ -48,9 +49,11 @@ class ClusteringSettings(Settings):
     """How mteb draws the documents that it clusters: all of them here, for 4 % of a user's 200 would be 8."""
 
     max_fraction_of_documents_to_embed: float | None = Field(None, gt=0, le=1)
-    max_document_to_embed: int | None = Field(None, ge=2)
-    max_documents_per_cluster: int = Field(16_384, ge=2, description="documents in one clustering, repeated")
-    n_clusters: int = Field(10, ge=1, description="clusterings; the score is their mean")
+    max_document_to_embed: int | None = Field(None, ge=2, le=MOST_TEXTS)
+    max_documents_per_cluster: int = Field(
+        16_384, ge=2, le=MOST_TEXTS, description="documents in one clustering, repeated"
+    )
+    n_clusters: int = Field(10, ge=1, le=MOST_DRAWS, description="clusterings; the score is their mean")
     seed: int = Field(42, ge=0)
 
     @model_validator(mode="after")

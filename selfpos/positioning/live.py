@@ -31,6 +31,7 @@ from selfpos.storage.model_class import (
     SPARSE,
     check_embeds,
     check_one_output,
+    check_works,
     class_of,
     default_prompt,
 )
@@ -275,6 +276,7 @@ def _load(base: ModelFolder, device: str, dtype: torch.dtype, max_length: int | 
         )
     if kind == RERANKER:
         check_one_output(base.path, model)
+    check_works(base.path, model)
     model.to(dtype)
     if max_length is not None:
         model.max_seq_length = min(max_length, model.max_seq_length or max_length)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from selfpos.errors import SelfposError, is_text
+
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SHARD = re.compile(r"model-(\d+)-of-(\d+)\.safetensors$")
@@ -15,8 +17,17 @@ PICKLED_SHARD = re.compile(r"pytorch_model-(\d+)-of-(\d+)\.bin$")
 MODULES = "modules.json"
 CONFIG = "config.json"
 TRANSFORMER_CONFIG = "sentence_bert_config.json"
+TRANSFORMER_CONFIGS = (
+    TRANSFORMER_CONFIG,
+    *(
+        f"sentence_{kind}_config.json"
+        for kind in ("roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+    ),
+)
+"""Its names now and in early versions of sentence-transformers, which are read in this order."""
 ROUTER_CONFIG = "router_config.json"
 PROMPTS_CONFIG = "config_sentence_transformers.json"
+TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 PICKLED = re.compile(r"pytorch_model.*\.bin")
 ADAPTER = "adapter_config.json"
@@ -53,10 +64,14 @@ DESCRIPTIONS = {"README.md", MANIFEST, "model_card_template.md", "LICENSE"}
 def model_files(folder: Path) -> list[Path]:
     """All files below `folder` but hidden ones and those in side folders, relative to it, sorted.
 
-    Side folders hold exports, logs, checkpoints or hidden files.
+    Side folders hold exports, logs, checkpoints or hidden files. Raises SelfposError for a name that is not
+    UTF-8, which no manifest, hash or index can hold.
     """
     below = ((file, file.relative_to(folder)) for file in folder.rglob("*"))
-    return sorted(relative for file, relative in below if file.is_file() and not is_aside(relative))
+    files = sorted(relative for file, relative in below if file.is_file() and not is_aside(relative))
+    if odd := next((file for file in files if not is_text(str(file))), None):
+        raise SelfposError(f"{folder} has a file {str(odd)!r}, whose name is not UTF-8; rename or remove it")
+    return files
 
 
 def with_safetensors(files: Iterable[Path]) -> set[Path]:

@@ -63,7 +63,12 @@ def links_out(folder: Path) -> list[Path]:
 
 
 def refuse_links_out(folder: Path) -> None:
-    """Raise SelfposError where a link in the model's folder leads out of it."""
+    """Raise SelfposError where a link in the model's folder leads out of it, or what should be a file is a
+    pipe or a device, on which a reader waits.
+    """
+    special = (path for path in folder.rglob("*") if path.exists() and not (path.is_file() or path.is_dir()))
+    if odd := next((path for path in special if not is_aside(path.relative_to(folder))), None):
+        raise SelfposError(f"{odd} is a pipe or a device; put a file there, or remove it")
     if links := links_out(folder):
         more = f" (and {len(links) - 1} more)" if len(links) > 1 else ""
         raise SelfposError(

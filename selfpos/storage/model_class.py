@@ -7,6 +7,7 @@ from typing import Any
 
 from selfpos.errors import SelfposError
 from selfpos.storage.file_kinds import CONFIG, MODULES, PROMPTS_CONFIG
+from selfpos.storage.loading import strangers_files
 from selfpos.storage.manifest import read_json
 from selfpos.storage.model_folder import read_modules
 from selfpos.storage.networks import architectures, task_of
@@ -22,6 +23,10 @@ PACKAGES = {
     "pylate": MULTI_VECTOR,
 }
 """Packages of modules that one class alone has → that class."""
+
+
+SAMPLE = ("a", "The quick brown fox jumps over the lazy dog")
+"""Texts that every model embeds."""
 
 
 def class_of(folder: Path) -> str:
@@ -63,6 +68,23 @@ def check_one_output(folder: Path, model: Any) -> None:
             f"{folder} gives {model.num_labels} numbers for a pair of texts, one for each class; a reranker "
             "gives one"
         )
+
+
+def check_works(folder: Path, model: Any) -> None:
+    """Raise SelfposError unless `model`, loaded from `folder`, makes finite numbers of texts, or pairs."""
+    import torch
+
+    pairs = [(text, "a") for text in SAMPLE]
+    with strangers_files(f"{folder} loads, but its parts do not fit together: embedding a text failed"):
+        rows = (
+            model.predict(pairs, show_progress_bar=False)
+            if type(model).__name__ == RERANKER
+            else model.encode(list(SAMPLE), show_progress_bar=False)
+        )
+        finite = all(torch.as_tensor(row).to_dense().isfinite().all() for row in rows)
+    if not finite:
+        outputs = "scores" if type(model).__name__ == RERANKER else "embeddings"
+        raise SelfposError(f"{folder} gives {outputs} that are not finite: its weights are damaged")
 
 
 def default_prompt(model: Any) -> str | None:

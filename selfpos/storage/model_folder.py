@@ -251,7 +251,7 @@ def read_modules(folder: Path, *, plain: bool = False) -> tuple[Module, ...]:
         raise SelfposError(f"{folder} is no sentence-transformers model: it has no modules.json{hint}")
     try:
         modules = tuple(_module(folder, item) for item in parse_json(read_text(file)))
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         raise SelfposError(f"{file} does not list modules with idx, name, path and type") from None
     if not modules:
         raise SelfposError(f"{file} lists no modules; copy it from the original model")
@@ -259,7 +259,9 @@ def read_modules(folder: Path, *, plain: bool = False) -> tuple[Module, ...]:
 
 
 def _module(folder: Path, item: Any) -> Module:
-    """A module as modules.json lists it. Raises KeyError, TypeError or ValueError where it does not."""
+    """A module as modules.json lists it. Raises KeyError, TypeError, ValueError or OverflowError where it
+    does not.
+    """
     if not isinstance(item["type"], str) or not CLASS.fullmatch(item["type"]) or len(item["type"]) > 255:
         raise TypeError
     return Module(int(item["idx"]), str(item["name"]), _relative(folder, item["path"]), item["type"])

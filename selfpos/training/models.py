@@ -11,7 +11,14 @@ from typing import Any, Literal
 from selfpos.devices import check_device
 from selfpos.errors import SelfposError, on_one_line
 from selfpos.recipe import TaskSource, TrainingSettings
-from selfpos.storage.file_kinds import ADAPTER, CONFIG, PROMPTS_CONFIG, TOKENIZER_CONFIG, TRANSFORMER_CONFIG
+from selfpos.storage.file_kinds import (
+    ADAPTER,
+    CONFIG,
+    PROMPTS_CONFIG,
+    TOKENIZER_CONFIG,
+    TRANSFORMER_CONFIG,
+    TRANSFORMER_CONFIGS,
+)
 from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.loading import check_settings, loading
 from selfpos.storage.manifest import mapping, read_json
@@ -22,6 +29,7 @@ from selfpos.storage.model_class import (
     SPARSE,
     check_embeds,
     check_one_output,
+    check_works,
     class_of,
 )
 from selfpos.storage.model_folder import check_tokenizer, open_model, read_modules, refuse_pickles
@@ -166,7 +174,7 @@ def token_limit(transformer: Path) -> int | None:
     """How many tokens of a text are read: the sentence-transformers limit if set, else the smaller of those
     of tokenizer and network.
     """
-    for name in (TRANSFORMER_CONFIG, "sentence_roberta_config.json"):
+    for name in TRANSFORMER_CONFIGS:
         if limit := read_json(transformer / name, missing_ok=True).get("max_seq_length"):
             return int(limit)
     tokenizer = read_json(transformer / TOKENIZER_CONFIG, missing_ok=True).get("model_max_length")
@@ -196,6 +204,7 @@ def load_trainable(base: Path, settings: TrainingSettings, start: Path | None = 
         ).float()
     if class_of(base) == RERANKER:
         check_one_output(base, model)
+    check_works(base, model)
     if settings.lora is None:
         return model
     if not model.has_peft_compatible_model():

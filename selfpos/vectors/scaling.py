@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 from selfpos.errors import SelfposError
 
 LARGEST = 1e6  # of alpha: no training has more, and float32 products stay finite
+MOST_PATTERNS, MOST_LETTERS = 5_000, 1_000  # a pattern takes half a millisecond to read
+MOST_REPEATS = 10_000  # of all counts of a pattern multiplied, for groups may lie within each other
+REPEATS = re.compile(r"\{(\d*),?(\d*)\}")
 PATTERN_SECONDS = 2.0  # for all patterns and modules of an adapter; the usual ones take a thousandth
 
 
@@ -31,10 +35,15 @@ class Scaling:
         if not isinstance(patterns, dict):
             raise self._fault("alpha_pattern", patterns, "a mapping from patterns to numbers")
         self.patterns: list[tuple[Any, float]] = []
+        if len(patterns) > MOST_PATTERNS:
+            raise self._fault("alpha_pattern", f"{len(patterns):,} patterns", f"at most {MOST_PATTERNS:,}")
         for pattern, alpha in patterns.items():
+            self._check_size(pattern)
+            whole = rf"(.*\.)?({pattern})$"
             try:
-                compiled = regex.compile(rf"(.*\.)?({pattern})$")
-            except regex.error as error:
+                re.compile(whole)  # PEFT's reader, which knows less than the one with a time limit
+                compiled = regex.compile(whole)
+            except (re.error, regex.error, OverflowError, RecursionError) as error:
                 raise self._fault("alpha_pattern", pattern, f"a regular expression ({error})") from None
             self.patterns.append((compiled, self._number("alpha_pattern", alpha)))
 
@@ -46,6 +55,14 @@ class Scaling:
             (alpha for pattern, alpha in self.patterns if self._matches(pattern, module)), self.alpha
         )
         return alpha / math.sqrt(rank) if self.stabilised else alpha / rank
+
+    def _check_size(self, pattern: str) -> None:
+        """Raise SelfposError for a pattern that takes seconds and gigabytes to be read."""
+        if len(pattern) > MOST_LETTERS:
+            raise self._fault("alpha_pattern", pattern, f"at most {MOST_LETTERS:,} letters")
+        counts = (int(number) for pair in REPEATS.findall(pattern) for number in pair if number)
+        if math.prod(max(1, count) for count in counts) > MOST_REPEATS:
+            raise self._fault("alpha_pattern", pattern, f"at most {MOST_REPEATS:,} counted repeats")
 
     def _matches(self, pattern: Any, module: str) -> bool:
         start = time.monotonic()

@@ -9,8 +9,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from selfpos.errors import SelfposError
 from selfpos.storage.file_kinds import TOKENIZER_CONFIG, TOKENIZER_FILES
+from selfpos.storage.loading import strangers_files
 from selfpos.storage.manifest import mapping, read_json
 
 SAMPLE = (
@@ -55,7 +55,9 @@ def tokenizer_difference(mine: Path, theirs: Path) -> str | None:
     ):
         return None
     sides = [_truncation_side(folder) for folder in (mine, theirs)]
-    return _encoding_difference(mine, theirs) or (
+    with strangers_files(f"the tokenizers of {mine} and {theirs} cannot be compared, for one of them fails"):
+        difference = _encoding_difference(mine, theirs)
+    return difference or (
         None
         if None in sides or sides[0] == sides[1]
         else f"its tokenizer cuts long texts on the {sides[1]}, expected on the {sides[0]}"
@@ -121,12 +123,10 @@ def open_tokenizer(file: Path) -> Any:
     from tokenizers import Tokenizer
 
     read_json(file)
-    try:
+    with strangers_files(
+        f"{file} was not written by the library tokenizers (copy it from the original model)"
+    ):
         tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises nothing more exact
-        raise SelfposError(
-            f"{file} was not written by the library tokenizers ({error}); copy it from the original model"
-        ) from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

@@ -66,7 +66,7 @@ def code_of_its_own(model: Path) -> None:
     [
         (no_tokenizer, "has no tokenizer"),
         (not_finite, "gives embeddings that are not finite"),
-        (other_width, "its parts do not fit together: embedding a text failed with RuntimeError"),
+        (other_width, "its parts do not fit together: embedding a text failed: RuntimeError"),
         (torn, "does not load as a sentence-transformers model: SafetensorError"),
         (code_of_its_own, "it needs Python code of its own, which is not run here"),
         (adapter_without_base, "is an adapter of /gone/base, which is neither a folder here"),

@@ -7,14 +7,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from peft.utils.other import get_pattern_key
 
 from selfpos.commands.options import parse_params, yaml_value
 from selfpos.data.files import read_records
+from selfpos.data.tables import from_records
 from selfpos.errors import SelfposError
+from selfpos.evaluation.task_files import SETTINGS
 from selfpos.mergekit.recipe_file import read_recipe_file
-from selfpos.recipe import load_recipe
+from selfpos.recipe import load_recipe, validate
 from selfpos.storage.documents import parse_json, parse_yaml
 from selfpos.storage.manifest import read_json
 from selfpos.vectors.scaling import Scaling
@@ -168,6 +172,20 @@ def test_merges_have_a_number(tmp_path: Path) -> None:
         load_recipe(tmp_path / "r.yaml")
 
 
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("classification", {"n_experiments": 10**9}),
+        ("classification", {"samples_per_label": 10**12}),
+        ("clustering", {"n_clusters": 10**12}),
+        ("clustering", {"max_document_to_embed": 10**12}),
+    ],
+)
+def test_a_setting_of_an_own_task_has_a_range(kind: str, change: dict[str, int]) -> None:
+    with pytest.raises(SelfposError, match="should be less than or equal to"):
+        validate(SETTINGS[kind], change, "task file x.yaml, settings")
+
+
 @pytest.mark.parametrize("value", ["", " "])
 def test_an_empty_parameter_is_refused(value: str) -> None:
     with pytest.raises(SelfposError, match="has no value"):
@@ -249,6 +267,15 @@ def test_integers_that_no_table_holds_stay_texts(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text(lines + '{"text": "a", "id": ' + "9" * 5000 + "}\n")
     ids = [record["id"] for record in read_records(tmp_path / "x.jsonl")]
     assert ids == [values[0], str(values[1]), values[2], str(values[3]), "9" * 5000]
+
+
+def test_integers_of_parquet_that_no_table_of_ours_holds_are_one_sentence(tmp_path: Path) -> None:
+    table = pa.table({"sentence1": ["a"], "score": pa.array([2**64 - 1], pa.uint64())})
+    pq.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(
+        SelfposError, match="'score' holds values of different kinds, or of more than 64 bits"
+    ):
+        from_records(read_records(tmp_path / "x.parquet"), list, "x.parquet")
 
 
 def test_a_pattern_that_does_not_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

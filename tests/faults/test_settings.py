@@ -37,6 +37,9 @@ PROMPTS = "config_sentence_transformers.json"
         ("sentence_bert_config.json", {"max_seq_length": "many"}, "max_seq_length"),
         ("sentence_bert_config.json", {"max_seq_length": 10**30}, "max_seq_length"),
         ("sentence_bert_config.json", {"max_seq_length": 32.0}, "max_seq_length '32.0'; expected an integer"),
+        ("sentence_roberta_config.json", {"max_seq_length": "x"}, "sentence_roberta_config.* max_seq_length"),
+        ("sentence_bert_config.json", {"processing_kwargs": {"text": {"max_length": 10**12}}}, "max_length"),
+        ("sentence_bert_config.json", {"x": [{"pad_to_multiple_of": 10**12}]}, "pad_to_multiple_of"),
         (PROMPTS, {"prompts": 5}, "prompts"),
         (PROMPTS, {"prompts": {"query": 5}}, "no text"),
     ],
@@ -50,10 +53,20 @@ def test_every_verb_refuses_settings_that_no_model_has(
     tmp_path: Path,
 ) -> None:
     model = Path(shutil.copytree(tiny_base, tmp_path / "model"))
-    kept = json.loads((model / name).read_text())
+    kept = json.loads((model / name).read_text()) if (model / name).exists() else {}
     (model / name).write_text(json.dumps(kept | change))
     with pytest.raises(SelfposError, match=refusal):
         opened(model)
+
+
+@pytest.mark.parametrize("number", ["Infinity", "1e999", "NaN", '"x"', "[1]"])
+def test_a_module_has_a_number(number: str, tiny_base: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny_base, tmp_path / "model"))
+    listed = (model / "modules.json").read_text()
+    (model / "modules.json").write_text(listed.replace('"idx": 0', f'"idx": {number}'))
+    for opened in (check_trainable, open_model, load_model):
+        with pytest.raises(SelfposError, match="does not list modules with idx"):
+            opened(model)
 
 
 @pytest.mark.parametrize(
