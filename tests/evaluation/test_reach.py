@@ -12,7 +12,9 @@ import pytest
 from selfpos.errors import OperationError, SelfposError
 from selfpos.evaluation import evaluate, select_tasks
 from selfpos.evaluation.local_data import fetch
+from selfpos.evaluation.run import TasksFailedError
 from selfpos.evaluation.select import QUICK_TASKS, wanted_tasks
+from selfpos.evaluation.tasks import new_task
 from tests.evaluation.conftest import sentence
 from tests.helpers.files import write_lines
 
@@ -247,3 +249,12 @@ def test_a_partial_copy_says_which_subsets_are_there_and_one_can_be_asked_for(tm
     (task,) = select_tasks(["STS17"], data_dir=tmp_path, subsets=["en-de"])
     task.load_data()
     assert task.dataset["en-de"]["test"]["score"][:] == [0, 1, 2]
+
+
+def test_without_a_network_a_task_says_how_to_get_its_data(tiny_base: Path, tmp_path: Path) -> None:
+    def load() -> dict[str, object]:
+        raise ConnectionError("Couldn't reach the Hub")
+
+    task = new_task("sts", "selfpos-Failing", "Fails.", load, revision="one", source="selfpos/test")
+    with pytest.raises(TasksFailedError, match=r"reach the Hub; run the same .* `selfpos fetch-data`"):
+        evaluate(tiny_base, [task], tmp_path / "out", name="tiny")

@@ -314,17 +314,6 @@ def test_a_file_is_no_place_for_results(tiny_base: Path, tmp_path: Path, sts_tas
             evaluate(tiny_base, [sts_task()], tmp_path / out, name="tiny")
 
 
-def test_without_a_network_a_task_says_how_to_get_its_data(tiny_base: Path, tmp_path: Path) -> None:
-    from selfpos.evaluation.tasks import new_task
-
-    def load() -> dict[str, object]:
-        raise ConnectionError("Couldn't reach the Hub")
-
-    task = new_task("sts", "selfpos-Failing", "Fails.", load, revision="one", source="selfpos/test")
-    with pytest.raises(TasksFailedError, match=r"reach the Hub; run the same .* `selfpos fetch-data`"):
-        evaluate(tiny_base, [task], tmp_path / "out", name="tiny")
-
-
 def declared_sts(folder: Path) -> str:
     """Declare an STS task of six pairs in `folder`."""
     rows = [{"sentence1": f"a {c}", "sentence2": f"{c}{c} b", "score": n % 4} for n, c in enumerate("uvwxyz")]
