@@ -137,6 +137,9 @@ def values(place: Place) -> Iterator[Trial]:
             out = place.fresh() / "out"
             words = [*place.merge(out), "--weights", value, "--weights", "1"]
             yield Trial(f"--weights: {fault}", words, out, seconds=5)
+    out = place.fresh() / "out"
+    words = [*place.search(out), "--param", f"exclude={'*a' * 40}!"]
+    yield Trial("--param: a pattern that never ends", words, out)
     for given in (
         "density=",
         "density= ",
@@ -196,6 +199,13 @@ def json_files(place: Place) -> Iterator[Trial]:
         "half a pair": ['{"a": "\\ud800"}', '{"\\udfff": 1}'],
         "a key twice": ['{"a": 1, "a": 2}'],
     }
+    for number in ("1e999", "NaN", '"x"'):
+        for verb in (place.merge, place.finetune):
+            model = place.copy(place.base)
+            listed = (model / "modules.json").read_text()
+            (model / "modules.json").write_text(listed.replace('"idx": 0', f'"idx": {number}'))
+            out = place.fresh() / "out"
+            yield Trial("modules.json: no number of a module", verb(out, base=model), out)
     for name in ("modules.json", "config.json", "1_Pooling/config.json", "selfpos.json"):
         for fault, texts in broken.items():
             for text in texts:
@@ -247,7 +257,10 @@ def settings(place: Place) -> Iterator[Trial]:
             {"max_seq_length": [1]},
             {"max_seq_length": -1},
             {"unknown": 1},
+            {"module_output_name": "nothing"},
+            {"processing_kwargs": {"text": {"max_length": 10**12, "padding": "max_length"}}},
         ],
+        "sentence_roberta_config.json": [{"max_seq_length": value} for value in ("x", [1], 1e999)],
         "config_sentence_transformers.json": [
             {"prompts": 5},
             {"prompts": {"query": 5}},
@@ -274,8 +287,9 @@ def settings(place: Place) -> Iterator[Trial]:
         for change in changes:
             for verb in ("merge", "finetune", "eval-mteb", "search"):
                 model = place.copy(place.base)
-                kept = json.loads((model / name).read_text())
-                (model / name).write_text(json.dumps(kept | change))
+                file = model / name
+                kept = json.loads(file.read_text()) if file.exists() else {}
+                file.write_text(json.dumps(kept | change))
                 out = place.fresh() / "out"
                 line = {
                     "merge": lambda model=model, out=out: place.merge(out, base=model),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,13 @@ def adapters(place: Place) -> Iterator[Trial]:
     for pattern in endless:
         change = {"alpha_pattern": {pattern: 4}}
         yield _adapter(place, "an adapter with a pattern that never ends", change, DONE)
+    large = ["((a{1000}){1000}){1000}", "a{4000000000}", "(?R)", "(" * 5000 + ")" * 5000, "a" * 10**6]
+    for patterns in ([pattern] for pattern in large):
+        change = {"alpha_pattern": dict.fromkeys(patterns, 4)}
+        yield _adapter(place, "an adapter with a pattern too large to be read", change, REFUSED)
+    many = {"alpha_pattern": {f"x{number}": 4 for number in range(200_000)}}
+    yield _adapter(place, "an adapter with a pattern too large to be read", many, REFUSED)
+    yield from scored(place, endless[0])
     change = {"rank_pattern": {endless[0]: 4}}
     yield _adapter(place, "an adapter with a pattern that never ends", change, DONE)
     for text in ("[" * 200_000, "{", "5", '{"a": ' + "9" * 5000 + "}", '{"r": 1, "r": 2}', "\0", ""):
@@ -208,6 +216,27 @@ def _adapter(place: Place, fault: str, change: dict[str, Any], statuses: tuple[i
     (adapter / ADAPTER).write_text(json.dumps(settings | change))
     out = place.fresh() / "out"
     return Trial(fault, place.merge(out, vectors=[adapter]), out, statuses, seconds=5)
+
+
+def scored(place: Place, endless: str) -> Iterator[Trial]:
+    """Adapters in folders of sentence-transformers, which PEFT loads."""
+    wrong: list[tuple[dict[str, Any], tuple[int, ...]]] = [
+        ({}, DONE),
+        *(({name: {endless: 4}}, REFUSED) for name in ("rank_pattern", "alpha_pattern")),
+        *(({name: endless}, REFUSED) for name in ("target_modules", "exclude_modules")),
+        ({"r": 10**12}, REFUSED),
+        ({"r": "x"}, REFUSED),
+    ]
+    for change, statuses in wrong:
+        model, adapter = place.copy(place.base), adapter_of(place)
+        settings = json.loads((adapter / ADAPTER).read_text())
+        (model / ADAPTER).write_text(json.dumps(settings | change))
+        shutil.copy(adapter / ADAPTER_WEIGHTS, model)
+        for name in (WEIGHTS, "config.json"):
+            (model / name).unlink()
+        out = place.fresh() / "out"
+        fault = "an adapter that PEFT loads: patterns without end, ranks"
+        yield Trial(fault, place.score(out, model=model), out, statuses, memory=2000)
 
 
 def _spoilt(file: Path, module: str, change: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -155,10 +156,30 @@ def outputs(place: Place) -> Iterator[Trial]:
     file.write_text("x")
     for verb in (place.merge, place.finetune, place.score):
         yield Trial("an output within a file", verb(file / "out"), None, right=_unchanged(file))
+    yield from odd_files(place)
     link = place.fresh() / "out"
     link.symlink_to(link.parent / "nowhere")
     for verb in (place.merge, place.finetune):
         yield Trial("an output that is a broken link", verb(link), None)
+
+
+def odd_files(place: Place) -> Iterator[Trial]:
+    """Pipes in a model's folder, and names that are not UTF-8, also on the command line."""
+    latin = os.fsdecode(b"caf\xe9")
+    for verb in ("merge", "finetune", "eval-mteb"):
+        for name in ("README.md", "2_Dense/pipe.txt", f"{latin}.txt"):
+            model = place.copy(place.base)
+            (model / name).unlink(missing_ok=True)
+            if latin in name:
+                (model / name).write_text("x")
+            else:
+                os.mkfifo(model / name)
+            out = place.fresh() / "out"
+            fault = "a name that is not UTF-8" if latin in name else "a pipe in a model's folder"
+            yield Trial(fault, _with_link(place, verb, model, out)[0], out)
+        out = place.fresh() / latin
+        line = {"merge": place.merge, "finetune": place.finetune, "eval-mteb": place.score}[verb](out)
+        yield Trial("a name that is not UTF-8", line, None)
 
 
 def _unchanged(file: Path):  # type: ignore[no-untyped-def]

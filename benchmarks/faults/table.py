@@ -18,6 +18,7 @@ from selfpos.storage.atomic import write_text
 TITLES = {
     "outside": "Files outside the folder",
     "documents": "Documents without bounds, numbers, types and words",
+    "tokenizing": "Tokenizers that fail, and tasks of the user's own",
     "headers": "Headers that lie, indices, adapters, names",
     "records": "Records that break the reader",
     "pickles": "Pickles",

@@ -32,7 +32,7 @@ from selfpos.commands.options import PATH, Verb, examples
 )
 @click.option(
     "--draws",
-    type=click.IntRange(min=100),
+    type=click.IntRange(100, 1_000_000),
     default=10_000,
     show_default=True,
     help="Resamples behind the intervals.",

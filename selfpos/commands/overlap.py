@@ -43,7 +43,7 @@ WORDS = (
 @click.option("--data-root", type=PATH, help="Local copies of a recipe's data sets.")
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=click.FloatRange(0.01, 1),
     default=0.8,
     show_default=True,
     help="Jaccard similarity of near duplicates.",

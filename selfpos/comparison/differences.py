@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
@@ -14,6 +13,7 @@ from selfpos.errors import SelfposError, unknown
 from selfpos.scores.examples import Examples, contributions, examples_file, read_examples, resamples, score_of
 from selfpos.scores.files import TaskScore
 from selfpos.scores.intervals import Difference, borda_ranks, estimate, holm, sign_flip
+from selfpos.storage.manifest import read_json
 
 MEAN, MEAN_OF_TYPES = "mean over tasks", "mean over types"
 AGREEMENT = 1e-3  # between a score and the one that follows from its examples: MTEB rounds its files
@@ -191,8 +191,8 @@ def _replicates(
 def _examples(score: TaskScore) -> list[Examples]:
     """The examples behind `score` by split and subset; empty where the score does not follow from them."""
     try:
-        revision = str(json.loads(score.file.read_text(encoding="utf-8"))["dataset_revision"])
-    except (OSError, ValueError, KeyError):
+        revision = str(read_json(score.file)["dataset_revision"])
+    except (OSError, SelfposError, KeyError):
         return []
     parts = read_examples(examples_file(score.file), revision)
     if not parts or abs(fmean(score_of(part) for part in parts) - score.main_score) >= AGREEMENT:

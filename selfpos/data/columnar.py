@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from selfpos.errors import SelfposError, on_one_line
+from selfpos.storage.documents import parse_json
 
 ROWS = 10_000  # of a part
 
@@ -55,12 +55,14 @@ def _in_parts(opened: Any) -> Iterator[Any]:
 def label_names(schema: Any) -> dict[str, list[str]]:
     """The names of labels that `datasets` wrote into the file."""
     try:
-        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        features = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
     except (ValueError, KeyError, TypeError):
         return {}
     names_of = {}
-    for column, feature in features.items():
+    for column, feature in features.items() if isinstance(features, dict) else ():
         for inner in (feature, feature.get("feature") if isinstance(feature, dict) else None):
-            if isinstance(inner, dict) and inner.get("_type") == "ClassLabel" and inner.get("names"):
-                names_of[column] = list(inner["names"])
+            if not isinstance(inner, dict) or inner.get("_type") != "ClassLabel":
+                continue
+            if isinstance(names := inner.get("names"), list) and names:
+                names_of[column] = [str(name) for name in names]
     return names_of

@@ -14,6 +14,7 @@ from selfpos.publishing.facts import Facts, Parent, parse_parent
 from selfpos.publishing.scores import Scores
 from selfpos.publishing.session import hub
 from selfpos.recipe import LEARNED
+from selfpos.storage.documents import parse_yaml, read_text
 from selfpos.storage.locate import DEFAULT_MODEL, packaged_base
 from selfpos.storage.manifest import read_manifest
 
@@ -32,6 +33,7 @@ CATEGORIES = {"STS": "sentence-similarity", "Retrieval": "text-retrieval", "Rera
 
 Lookup = Callable[[str, str | None], "Licence | None"]  # of a Hub repository and a revision of it
 GENERATIONS = 5  # of parents on this disk
+MOST_CARD = 5_000_000  # bytes: long ones have all of MTEB's results in their metadata
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,26 @@ def _licence_of(parent: Parent, base: Parent | None, lookup: Lookup | None) -> L
 
 def card_licence(card: Path) -> Licence | None:
     """The licence in the metadata of the model card at `card`; None where there is none."""
-    from huggingface_hub.repocard import metadata_load
+    if not card.is_file():
+        return None
+    try:
+        return _from_metadata(front_matter(read_text(card, MOST_CARD)))
+    except (SelfposError, ValueError) as error:
+        log.warning("%s names no licence that can be read: %s", card, on_one_line(error, 300))
+        return None
 
-    return _from_metadata(metadata_load(card) or {}) if card.is_file() else None
+
+def front_matter(text: str) -> dict[str, Any]:
+    """The metadata with which the card `text` begins. Raises ValueError where it is none, or beyond the
+    bounds of YAML here.
+    """
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
+
+    block = REGEX_YAML_BLOCK.search(text)
+    data = parse_yaml(block[2]) if block else None
+    if not isinstance(data, dict | None):
+        raise ValueError("it is no mapping")
+    return data or {}
 
 
 def hub_licence(repo: str, revision: str | None) -> Licence | None:
@@ -203,6 +222,7 @@ def check_metadata(text: str) -> list[str]:
     from yaml import YAMLError
 
     try:
+        front_matter(text)
         data = ModelCard(text, ignore_metadata_errors=False).data.to_dict()
     except (ValueError, YAMLError) as error:
         return [f"the card's metadata is not valid: {on_one_line(error)}"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from selfpos.errors import SelfposError, printable
 from selfpos.publishing.card import MARK, Card, build_card
 from selfpos.publishing.facts import HubModel
-from selfpos.publishing.metadata import Lookup, check_metadata, check_repo, hub_licence
+from selfpos.publishing.metadata import MOST_CARD, Lookup, check_metadata, check_repo, hub_licence
 from selfpos.publishing.scores import FOLDER, leaderboard_files, published_results
 from selfpos.publishing.session import TOKEN
 from selfpos.storage.file_kinds import ADAPTER, MANIFEST
@@ -133,7 +133,8 @@ def plan_push(
     problems = target_problems(repo, branch, pull_request)
     if keep_card and isinstance(own_card, Path):
         files[CARD] = own_card
-        text = own_card.read_text(encoding="utf-8", errors="replace")
+        text, fault = _own_text(own_card)
+        problems += fault
     elif keep_card:
         problems.append(f"{folder} has no {CARD} of its own; leave out --keep-card to send a generated card")
     problems += check_metadata(text)
@@ -161,6 +162,13 @@ def plan_push(
         replace=replace,
         made_from=None if keep_card else card,
     )
+
+
+def _own_text(card: Path) -> tuple[str, list[str]]:
+    """The text of the user's own card, and what is wrong with it; empty where it is too long for one."""
+    if card.stat().st_size > MOST_CARD:
+        return "", [f"{card} has more than {MOST_CARD:,} bytes, which is no card; shorten it"]
+    return card.read_text(encoding="utf-8", errors="replace"), []
 
 
 def files_of(folder: Path) -> tuple[Files, list[str]]:

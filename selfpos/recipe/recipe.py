@@ -50,7 +50,7 @@ class OverlapSettings(Settings):
 
     remove: bool = Field(False, description="drop the records that do; the report is written in either case")
     threshold: float | None = Field(
-        0.8, gt=0, le=1, description="Jaccard similarity of near duplicates; null: only word for word"
+        0.8, ge=0.01, le=1, description="Jaccard similarity of near duplicates; null: only word for word"
     )
 
 
@@ -60,13 +60,15 @@ class AnalysisSettings(Settings):
     records: Literal["probe", "training"] = Field(
         "probe", description="whose gradients: of the held-out records, or of those trained on"
     )
-    batches: int = Field(8, ge=2, description="of each task, at each point; intervals need 3")
-    batch_size: int = Field(32, ge=4, description="records of a batch")
+    batches: int = Field(8, ge=2, le=1_000, description="of each task, at each point; intervals need 3")
+    batch_size: int = Field(32, ge=4, le=1_000_000, description="records of a batch")
     points: list[str] = Field(
         default_factory=list,
         description="models at which gradients are measured: base, and those of the run; all when absent",
     )
-    memory: float = Field(1.0, gt=0, description="GiB of gradients held at once; less memory, more passes")
+    memory: float = Field(
+        1.0, gt=0, le=100_000, description="GiB of gradients held at once; less memory, more passes"
+    )
     arms: bool = Field(
         False,
         description="train small specialists on shares of the records, for equal epochs and for equal steps",

@@ -24,6 +24,7 @@ from selfpos.console import log
 from selfpos.errors import SelfposError
 from selfpos.scores.examples import examples_file, read_examples
 from selfpos.scores.intervals import centred, percentile_interval, student_interval
+from selfpos.storage.documents import parse_json, read_text
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -214,7 +215,7 @@ def read_result(file: Path, metric: str | None = None) -> Result | None:
     Raises SelfposError when the file is damaged.
     """
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = parse_json(read_text(file), strict=False)
         if not isinstance(record, dict) or "task_name" not in record or "scores" not in record:
             return None
         scores: list[SubsetScore] = []

@@ -22,6 +22,7 @@ from selfpos.recipe import load_recipe, validate
 from selfpos.storage.documents import parse_json, parse_yaml
 from selfpos.storage.manifest import read_json
 from selfpos.vectors.scaling import Scaling
+from tests.helpers.command import CommandLine
 
 RECIPE = "name: r\ntasks: {t: {type: sts, data: x.jsonl}}\nmerges: {m: {method: average}}\n"
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -283,3 +284,17 @@ def test_a_pattern_that_does_not_end_is_refused(monkeypatch: pytest.MonkeyPatch)
     scaling = Scaling({"alpha_pattern": {r"(\w|\w\w|\.)+d": 4}}, Path("a"))
     with pytest.raises(SelfposError, match="matched at once"):
         scaling.of("encoder.layer.11.attention.output.dense.and.more.and.more", 8)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["compare", "x", "--draws", "1000000000"],
+        ["overlap", "x", "--threshold", "1e-300"],
+        ["analyse", "x", "--batches", "1000000000"],
+        ["analyse", "x", "--memory", "inf"],
+    ],
+)
+def test_an_option_has_a_range(words: list[str], selfpos: CommandLine) -> None:
+    done = selfpos(*words)
+    assert done.returncode == 2 and "is not in the range" in done.stderr and done.stderr.count("\n") == 1
