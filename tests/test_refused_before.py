@@ -132,7 +132,7 @@ def test_a_dry_run_says_what_would_be_done(
     size = sum(tensor.nbytes for tensor in load_file(tiny_base / "model.safetensors").values())
     expected = (3 + 3 + 1) * size / 10**6  # two specialists and the joint model, a checkpoint, the merge
     assert float(told["disk"].split()[1]) == pytest.approx(expected, abs=0.5)
-    assert re.match(r"about \d+ seconds of training", told["time"])
+    assert re.match(r"about [\d.]+ seconds of training", told["time"])
     assert told["job"] == "specialist/pairs"
     out.mkdir()
     (out / "notes.txt").write_text("")
