@@ -58,7 +58,7 @@ def test_types_and_languages(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SelfposError, match="there is no subset of STS17 named 'en-xx'; known: .*en-en"):
         select_tasks(["STS17"], subsets=["en-xx"])
     with pytest.raises(
-        SelfposError, match="none of the 1 tasks is of type any, language spa and subset en-de"
+        SelfposError, match=r"none of the tasks STS17 \(STS\) is of language spa, subset en-de"
     ):
         select_tasks(["STS17"], languages=["spa"], subsets=["en-de"])
 
