@@ -74,10 +74,13 @@ def _elements(plan: Plan, keys: Sequence[str]) -> int:
 
 def _try(plan: Plan, keys: Sequence[str]) -> float:
     """The seconds for merging the tensors `keys` alone."""
+    from threadpoolctl import threadpool_limits
+
     part = replace(plan, keys=tuple(keys), tied={})
     disk = next(folder for folder in plan.out.absolute().parents if folder.is_dir())
     shapes = {key: (plan.dtypes[key], plan.base.tensors[key].shape) for key in keys}
-    with tempfile.TemporaryDirectory(dir=disk, prefix=".selfpos-") as name:
+    threads = threadpool_limits(plan.threads if plan.method.chunking == "matrix" else 1)
+    with threads, tempfile.TemporaryDirectory(dir=disk, prefix=".selfpos-") as name:
         folder = Path(name)
         writer = TensorFileWriter(folder / "tried.safetensors", shapes, {})
         try:
