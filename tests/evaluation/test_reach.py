@@ -55,7 +55,7 @@ def test_types_and_languages(monkeypatch: pytest.MonkeyPatch) -> None:
         if task.metadata.name == "STS17"
     )
     assert sts17.hf_subsets == ["en-en"]  # as the benchmark has it, not every subset with English
-    with pytest.raises(SelfposError, match="there is no subset of STS17 named 'en-xx'; known: .*en-en"):
+    with pytest.raises(SelfposError, match=r"there is no subset of STS17 named 'en-xx'; known: .*en-en"):
         select_tasks(["STS17"], subsets=["en-xx"])
     with pytest.raises(
         SelfposError, match=r"none of the tasks STS17 \(STS\) is of language spa, subset en-de"
