@@ -342,7 +342,7 @@ def plan_merge(
     if tasks is not None or planned.options.output == "adapter":
         return rows  # what gathering statistics or factoring takes is not known
     try:
-        taken = f"about {in_words(seconds_of(planned))} beyond the start, by a part of it tried here"
+        taken = f"about {in_words(seconds_of(planned))} after the start of the program"
     except OSError as error:
         taken = f"not known, for {planned.out.absolute().parent} cannot be written to: {error.strerror}"
     return [*rows, ("time", taken)]

@@ -73,7 +73,11 @@ DEFAULT_BASE = "all-MiniLM-L6-v2"
     metavar="NAME=VALUE",
     help="A parameter of the method, values as for --weights; for a search, a setting. May be repeated.",
 )
-@click.option("--dry-run", is_flag=True, help="Show what would be read, merged and written; write nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show what would be read, merged and written, and the time by a trial of a part; leave nothing.",
+)
 @click.option("--adapter", is_flag=True, help="Write one LoRA adapter, where all vectors are adapters.")
 @options_of(
     MergeOptions,

@@ -23,12 +23,14 @@ MODEL_FILES = (MODULES, CONFIG, ADAPTER)  # a model folder has one of them
 class Scored:
     """A model's scores: run → task → score; runs differ in the seed. A model outside a run has the run ''.
 
-    `folder` is the model's, where it was named by it or by its name on the Hub.
+    `folder` is the model's, where it was named by it or by its name on the Hub, and `revision` its commit
+    there, else the beginning of its content hash.
     """
 
     name: str
     runs: Mapping[str, Mapping[str, TaskScore]]
     folder: Path | None = None
+    revision: str | None = None
 
 
 def find_models(names: Sequence[str], scores: Path, *, unscored: bool = False) -> list[Scored]:
@@ -58,17 +60,12 @@ def find_models(names: Sequence[str], scores: Path, *, unscored: bool = False) -
 
 
 def base_among(models: Sequence[Scored]) -> str | None:
-    """The model from which others of `models` were made, by the hash that they recorded; None where it is not
-    among them.
+    """The model from which others of `models` were made, by the commit or hash that they recorded; None where
+    it is not among them.
     """
-    records = {model.name: read_manifest(model.folder).get("base") for model in models if model.folder}
-    hashes = {record.get("hash") for record in records.values() if record}
-    if not hashes:
-        return None
-    for model in models:
-        if model.folder and not records[model.name] and content_hash(model.folder) in hashes:
-            return model.name
-    return None
+    records = [read_manifest(model.folder).get("base") or {} for model in models if model.folder]
+    recorded = {record.get("revision") or record.get("hash", "")[:REVISION_LENGTH] for record in records}
+    return next((model.name for model in models if model.revision in recorded), None)
 
 
 def _score_folders(folder: Path) -> list[Path]:
@@ -148,7 +145,7 @@ def _model(name: str, scores: Path, *, unscored: bool) -> Scored:
             f"{name} has no scores in {scores}: score it with `selfpos eval-mteb {name} --out {scores}`, "
             "or name the folder with --scores"
         )
-    return Scored(Path(name).name, {"": by_task} if by_task else {}, folder)
+    return Scored(Path(name).name, {"": by_task} if by_task else {}, folder, revision)
 
 
 def _models_of_folder(folder: Path) -> list[Scored]:
@@ -161,7 +158,7 @@ def _models_of_folder(folder: Path) -> list[Scored]:
         scores = _scores(path, kinds)
         if scores:
             title = name if names.count(name) == 1 else f"{name}@{path.name[:8]}"
-            models.append(Scored(title, {"": scores}))
+            models.append(Scored(title, {"": scores}, revision=path.name))
     if not models:
         raise SelfposError(
             f"there are no scores in {folder}: it has no results/MODEL/REVISION/TASK.json with a number "

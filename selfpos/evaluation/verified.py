@@ -102,11 +102,11 @@ def _look_at(task: AbsTask) -> dict[str, str]:
     except SelfposError as error:
         return {"fault": str(error), "differences": ""}
     except Exception as error:
-        return {"fault": _in_words(error.__cause__ or error), "differences": ""}
+        return {"fault": _plainly(error.__cause__ or error), "differences": ""}
     return {"fault": "", "differences": differences}
 
 
-def _in_words(error: BaseException) -> str:
+def _plainly(error: BaseException) -> str:
     """What mteb and `datasets` raise on data of another form, for those who have the data."""
     text = on_one_line(error, 200)
     if isinstance(error, KeyError):

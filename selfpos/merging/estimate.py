@@ -21,10 +21,10 @@ PATIENCE = 5.0
 
 
 def seconds_of(plan: Plan) -> float:
-    """About the seconds that `plan` takes, beyond the start of the program.
+    """About the seconds that `plan` takes once its models are read; the start of the program is not in it.
 
-    Some tensors are merged and written to a file that is removed, on the disk of the output; of methods on
-    matrices one of each shape. Raises SelfposError where a number of them is not finite, OSError where that
+    Some tensors are merged and written to a temporary file on the disk of the output; of methods on matrices
+    one of each shape. Raises SelfposError where a number of them is not finite, OSError where that
     disk refuses.
     """
     matrices: dict[tuple[int, ...], list[str]] = {}
@@ -89,6 +89,7 @@ def _try(plan: Plan, keys: Sequence[str]) -> float:
             output = Output(part, folder, prepare(part, stream)[0], {})
             tasks = [Task([writer], key, key, 0, ranges) for key, ranges in stream.tasks()]
             merge_and_write(tasks, [output], stream)
+            writer.sync()
             return time.perf_counter() - began
         finally:
             writer.close()

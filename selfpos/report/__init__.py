@@ -12,5 +12,8 @@ __all__ = ["read_run", "report_of_run", "write_report"]
 
 
 def report_of_run(folder: RunFolder) -> Path:
-    """Write the report of the run in `folder` as its `report.html`, or write it anew."""
+    """Write `report.html` of the run in `folder`, in place of an older one; return its path.
+
+    Raises SelfposError where `folder` is no run, OperationError where the disk refuses.
+    """
     return write_report(read_run(folder), folder.report, replace=True)

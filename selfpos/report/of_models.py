@@ -12,8 +12,6 @@ from selfpos.errors import SelfposError
 from selfpos.report.results import Results, Search, scores_of, tasks_of
 from selfpos.storage.manifest import read_manifest
 
-SPECIALIST, JOINT = "specialist", "joint"
-
 
 def read_models(names: Sequence[str], scores: Path) -> Results:
     """The results of models, runs and folders of scores, found as by `selfpos compare`. A model without
@@ -56,7 +54,7 @@ def _kind(model: Scored) -> str:
     if "positioning" in record:
         return "positioned"
     kind = record.get("kind")
-    return kind if kind in (SPECIALIST, JOINT, "merge") else "model"
+    return kind if kind in ("specialist", "joint", "merge") else "model"
 
 
 def _search(folder: Path) -> Search | None:
