@@ -171,6 +171,7 @@ def test_a_pair_lost_in_noise_or_without_interval_is_drawn() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_less_memory_changes_nothing_but_the_passes(run: RunFolder, tmp_path: Path) -> None:
     _, whole = analyse(run.path, SETTINGS)
     _, parts = analyse(run.path, SETTINGS.model_copy(update={"memory": 1e-4}), out=tmp_path / "again")

@@ -59,6 +59,7 @@ def test_right_and_wrong_answers_are_mcnemars_test(right: int, wrong: int) -> No
     assert sign_flip(differences, 100, 0) == pytest.approx(binomtest(right, right + wrong).pvalue)
 
 
+@pytest.mark.slow
 def test_few_differences_are_flipped_in_every_way_and_many_at_random() -> None:
     rng = np.random.default_rng(1)
     for count, tolerance in ((6, 1e-12), (13, 1e-12), (200, 0.01), (3000, 0.01)):

@@ -32,6 +32,7 @@ def test_mteb_scores_all(made_up_corpus: Corpus, tiny_base: Path, tmp_path: Path
     assert all(0 < score.main_score < 1 for score in scores.values())
 
 
+@pytest.mark.slow
 def test_no_name_is_mtebs(made_up_corpus: Corpus) -> None:
     import mteb
 

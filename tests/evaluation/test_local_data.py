@@ -190,6 +190,7 @@ def test_every_kind_is_scored(tmp_path: Path, tiny_base: Path) -> None:
     assert ranked["recall_at_10"] == 1  # each question ranks its own candidates, at most seven
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*MTEB_TASKS, *OWN_TASKS}))
 def test_the_real_files_are_read(name: str, text_data: Path) -> None:
     (task,) = select_tasks([name], data_dir=text_data)

@@ -56,6 +56,7 @@ def test_pair_classification_is_mtebs(tiny_base: Path, tmp_path: Path) -> None:
     assert found["Mine"] == found["TwitterURLCorpus"]
 
 
+@pytest.mark.slow
 def test_classification_is_mtebs_with_the_samples_that_are_declared(tiny_base: Path, tmp_path: Path) -> None:
     rows = grouped(160)
     folder = tmp_path / "mteb" / "banking77"

@@ -63,6 +63,7 @@ def test_types_and_languages(monkeypatch: pytest.MonkeyPatch) -> None:
         select_tasks(["STS17"], languages=["spa"], subsets=["en-de"])
 
 
+@pytest.mark.slow
 def test_quick_has_one_task_of_each_type(monkeypatch: pytest.MonkeyPatch, text_data: Path) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE")
     theirs = select_tasks(["quick"])

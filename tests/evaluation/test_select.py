@@ -39,6 +39,7 @@ def test_corpus_stands_for_its_tasks_and_each_has_its_name(tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "hint"), [("stsbenchmrk", "STSBenchmark"), ("selfpos-MPRC", "selfpos-MRPC")]
 )
@@ -47,6 +48,7 @@ def test_an_unknown_name_gets_the_nearest(name: str, hint: str) -> None:
         select_tasks([name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("choice", "message"),
     [

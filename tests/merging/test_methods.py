@@ -237,6 +237,7 @@ def test_masks_of_different_vectors_and_tensors_are_independent(tmp_path: Path) 
         assert abs(np.corrcoef(one, other)[0, 1]) < 0.03
 
 
+@pytest.mark.slow
 @settings(
     max_examples=80,
     deadline=None,

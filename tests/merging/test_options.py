@@ -293,6 +293,7 @@ print(top[0] - start)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 @pytest.mark.parametrize(("method", "few", "many"), [("ties", 40, 60), ("iso-c", 30, 30)])
 def test_memory_does_not_grow_with_models_or_their_number(

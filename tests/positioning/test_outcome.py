@@ -127,6 +127,7 @@ def test_where_no_point_spares_a_task_the_solution_with_a_ceiling_stays_and_the_
     assert "task graded is worse than at the base" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_point_that_no_task_pays_for_stays(
     tiny_base: Path, tiny_specialists: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -194,6 +194,7 @@ def test_stopped_by_ctrl_c_and_started_again(
     assert search(tiny_base, tiny_specialists[:2], tmp_path / "stopped", SGD) == alone
 
 
+@pytest.mark.slow
 def test_stopped_searches_do_not_meet(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ def run(
     return problem, record
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("space", "optimum"), [("linear", [1.0, 0.0, 0.4]), ("spherical", [0.7, 0.3, 0.4])])
 def test_finds_the_optimum_where_it_is_known(
     tiny_base: Path, tiny_specialists: list[Path], space: str, optimum: list[float]

@@ -137,6 +137,7 @@ def test_collection_is_published_loaded_and_reproduced(
         )
 
 
+@pytest.mark.slow
 def test_collection_stopped_halfway_continues_without_repeating(
     hub: Hub, client: Client, family: Path
 ) -> None:
@@ -158,6 +159,7 @@ def test_collection_stopped_halfway_continues_without_repeating(
     assert len(hub.collections) == 1
 
 
+@pytest.mark.slow
 def test_positioned_model_with_its_probe_set(
     hub: Hub, client: Client, stranger: Client, family: Path
 ) -> None:

@@ -85,6 +85,7 @@ def test_the_best_of_each_column_is_marked_and_ties_share_it(run: RunFolder) -> 
     assert re.search(r"joint.*70\.00\*", score_table(run))
 
 
+@pytest.mark.slow
 def test_the_page_stands_alone_and_holds_table_coefficients_path_and_angles(run: RunFolder) -> None:
     fill(run)
     page = report_of_run(run).read_text(encoding="utf-8")

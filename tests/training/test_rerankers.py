@@ -98,6 +98,7 @@ def losses_by_hand(base: Path, pairs: Dataset) -> float:
     return float(np.mean(np.log1p(np.exp(logits)) - right * logits))
 
 
+@pytest.mark.slow
 def test_specialists_are_trained_merged_and_loaded(tmp_path: Path, selfpos: CommandLine) -> None:
     from sentence_transformers import CrossEncoder
 
@@ -195,6 +196,7 @@ def test_two_processes_train_one_reranker(tmp_path: Path) -> None:
     assert (manifest["processes"], manifest["steps"], manifest["samples"]) == (2, 4, 64)
 
 
+@pytest.mark.slow
 def test_adapters_and_plain_bases(tmp_path: Path, selfpos: CommandLine) -> None:
     from sentence_transformers import CrossEncoder
 

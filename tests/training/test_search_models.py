@@ -66,6 +66,7 @@ def pairs(file: Path, count: int = 40, seed: int = 0) -> Path:
     return file
 
 
+@pytest.mark.slow
 @each_kind
 def test_specialists_are_trained_merged_and_loaded(kind: str, tmp_path: Path, selfpos: CommandLine) -> None:
     base, data = KINDS[kind](tmp_path), pairs(tmp_path / "pairs.jsonl")

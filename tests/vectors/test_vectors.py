@@ -236,6 +236,7 @@ def test_vectors_of_another_base_are_refused(
         open_vectors(open_model(tiny_base), [source])
 
 
+@pytest.mark.slow
 def test_a_model_saved_again_by_sentence_transformers_still_fits() -> None:
     """The packaged model is in the forms of 2021; today's library writes others. Nothing of that is a
     difference of architecture."""
