@@ -27,7 +27,7 @@ from selfpos.statistics import check, gathered
 from selfpos.storage.atomic import refuse_existing, refuse_within
 from selfpos.storage.locate import locate_model
 from selfpos.storage.manifest import read_manifest
-from selfpos.storage.model_class import EMBEDDER, check_embeds, class_of
+from selfpos.storage.model_class import EMBEDDER, class_of
 from selfpos.storage.model_folder import open_model
 from selfpos.storage.run_folder import RunFolder
 from selfpos.tasks import TaskType, get_task
@@ -365,8 +365,9 @@ def _plan_with_probe(
         raise SelfposError(f"method {method} uses no data: omit the probe set")
     if not planned.method.probe or planned.statistics:
         return planned, None
-    check_embeds(folder)
-    tasks = probe_of(sources) if probe is None else probe
+    from selfpos.positioning.position import probe_for  # needs torch, which other merges do not
+
+    tasks = probe_for(folder, probe_of(sources) if probe is None else probe)
     check(planned, tasks)
     return planned, tasks
 

@@ -49,7 +49,6 @@ def task_types(recipe: Recipe, base: Path) -> dict[str, TaskType]:
 
     Raises SelfposError for a task, training or merge that is not for them.
     """
-    from selfpos.merging import get_method
     from selfpos.storage.model_class import RERANKER, class_of
     from selfpos.tasks import get_task
     from selfpos.tasks.types.classes import for_class
@@ -65,10 +64,10 @@ def task_types(recipe: Recipe, base: Path) -> dict[str, TaskType]:
         except SelfposError as error:
             raise SelfposError(f"recipe {recipe.name}, task {name}: {error}") from None
     for name, merge in recipe.merges.items():
-        if merge.search is None and (merge.method == RETAIN or get_method(merge.method).probe):
+        if merge.search is None and merge.method == RETAIN:
             raise SelfposError(
                 f"recipe {recipe.name}, merge {name}: {merge.method} takes models that embed texts, and "
-                f"{base} is a {RERANKER}; merge such by self-positioning, or by a method that uses no data"
+                f"{base} is a {RERANKER}; merge such by self-positioning, or by another method"
             )
     return types
 

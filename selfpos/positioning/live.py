@@ -208,7 +208,15 @@ class LiveModel:
         return scores
 
     def _tokenise(self, texts: Sequence[str]) -> _Tokenised:
-        tokens = self._characters(texts)  # as many at most; of models without a mask that is all we know
+        tokens = self.token_counts(texts)
+        chunks: list[Sequence[int]] = list(batches(tokens, budget_of(self.device)))
+        mine = chunks[self.processes.rank :: self.processes.count]
+        features = [self._features([texts[row] for row in chunk]) for chunk in mine]
+        return _Tokenised(list(texts), chunks, features)
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """The tokens of each text; of models without an attention mask its characters."""
+        tokens = self._characters(texts)
         order = self.by_length(texts)
         for start in range(0, len(order), TOKENISED_AT_ONCE):
             chunk = order[start : start + TOKENISED_AT_ONCE]
@@ -216,10 +224,7 @@ class LiveModel:
             if mask is not None:
                 for row, count in zip(chunk, mask.sum(1).tolist(), strict=True):
                     tokens[row] = count
-        chunks: list[Sequence[int]] = list(batches(tokens, budget_of(self.device)))
-        mine = chunks[self.processes.rank :: self.processes.count]
-        features = [self._features([texts[row] for row in chunk]) for chunk in mine]
-        return _Tokenised(list(texts), chunks, features)
+        return tokens
 
     def by_length(self, texts: Sequence[str]) -> list[int]:
         """Row numbers of `texts`, the shortest first."""

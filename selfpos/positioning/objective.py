@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from selfpos.errors import SelfposError
 from selfpos.positioning.smooth import RERANKED, ScoredPairs, SmoothMeasure, smooth_measure
@@ -78,6 +79,10 @@ class TaskProbe:
         drawn = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most]
         return self._batch(self.dataset.select(sorted(drawn.tolist()))[:])
 
+    def _loss(self, embeddings: Sequence[Tensor], labels: Tensor | None) -> Tensor:
+        value: Tensor = self.loss([{"sentence_embedding": column} for column in embeddings], labels)
+        return value
+
     def _batch(self, records: Mapping[str, list]) -> Batch:
         target = self.type.target if self.type.target in records else None
         columns = [list(values) for name, values in records.items() if name != target]
@@ -96,7 +101,7 @@ class TaskProbe:
     def loss_of(self, batch: Batch, embeddings: Sequence[Tensor]) -> Tensor:
         """The loss of `batch`, given the embeddings (n, d) of each of its columns; refused if not finite."""
         labels = None if batch.labels is None else batch.labels.to(embeddings[0].device)
-        value: Tensor = self.loss([{"sentence_embedding": column} for column in embeddings], labels)
+        value = self._loss(embeddings, labels)
         if not torch.isfinite(value):
             raise SelfposError(
                 f"the loss of task {self.name} on the probe is {value.item()}: "
@@ -122,6 +127,12 @@ class PairProbe(TaskProbe):
         questions, candidates = (records[column] for column in self.type.text_columns)
         pairs: Any = list(zip(questions, candidates, strict=True))
         return Batch(self.name, [pairs], torch.tensor(records[self.type.target]))
+
+    def _loss(self, embeddings: Sequence[Tensor], labels: Tensor | None) -> Tensor:
+        """Binary cross-entropy of the scores (n, 1), as a cross-encoder is trained."""
+        assert labels is not None
+        scores = embeddings[0].view(-1)
+        return functional.binary_cross_entropy_with_logits(scores, labels.to(scores))
 
     def smooth(self, batch: Batch, temperature: float) -> SmoothMeasure:
         return ScoredPairs(*_pairs(batch), RIGHT, RERANKED * temperature)

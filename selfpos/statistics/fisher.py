@@ -10,12 +10,15 @@ import torch
 
 from selfpos.positioning.draws import Draws
 from selfpos.positioning.objective import Batch, TaskProbe, losses_of, texts_of
+from selfpos.storage.model_class import EMBEDDER, RERANKER
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from selfpos.positioning.live import LiveModel
 
+CLASSES = (EMBEDDER, RERANKER)
+"""Classes of models whose loss has a gradient here."""
 Totals = Mapping[str, np.ndarray]
 
 GROUP = 8

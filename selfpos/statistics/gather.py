@@ -20,6 +20,7 @@ from selfpos.devices import default_device
 from selfpos.errors import OperationError, SelfposError, nearest
 from selfpos.recipe import PositioningSettings
 from selfpos.storage.atomic import flush, locked
+from selfpos.storage.model_class import class_of
 from selfpos.storage.tensor_file import TensorFileWriter, read_header
 
 if TYPE_CHECKING:
@@ -93,6 +94,13 @@ def probe_hash(task: ProbeTask) -> str:
 
 def check(plan: Plan, probe: Mapping[str, ProbeTask]) -> None:
     """Raise SelfposError where `gathered` would for a probe set that does not fit the plan."""
+    kind = class_of(plan.base.path)
+    for statistic in plan.method.probe:
+        if kind not in kinds()[statistic].CLASSES:
+            raise SelfposError(
+                f"method {plan.method.name} takes no {kind}, as {plan.base.path} is: merge such by regmean, "
+                "by self-positioning, or by a method that uses no data"
+            )
     _match(plan, probe)
     check_probe(plan.method.probe, probe, plan.options.seed)
 
@@ -137,9 +145,10 @@ def _match(plan: Plan, probe: Mapping[str, ProbeTask]) -> list[TaskProbe]:
 
 def task_probe(task: ProbeTask) -> TaskProbe:
     """A probe task with the loss that a search would use by default."""
-    from selfpos.positioning.objective import TaskProbe
+    from selfpos.positioning.objective import PROBES
 
-    return TaskProbe(task.name, task.type, task.dataset, PositioningSettings().temperature)
+    probe = PROBES[task.type.model_class]
+    return probe(task.name, task.type, task.dataset, PositioningSettings().temperature)
 
 
 def _wanted(plan: Plan, statistic: str, index: int, task: TaskProbe, folder: Path) -> Wanted:
@@ -162,7 +171,7 @@ def _gather(plan: Plan, missing: list[Wanted]) -> None:
     from selfpos.positioning.objective import texts_of
 
     _refuse_damaged(plan)
-    live = LiveModel(plan.base, plan.vectors, device=default_device())
+    live = LiveModel(plan.base, plan.vectors, device=default_device(), kind=class_of(plan.base.path))
     stored_key = {key: plan.tied.get(key, key) for key in live.keys}
     total = sum(len(texts_of(entry.batches)) for entry in missing)
     with progress(f"statistics ({plan.method.name})", total, unit="text") as bar:

@@ -12,9 +12,14 @@ from torch import nn
 from selfpos.positioning.live import CHUNK
 from selfpos.positioning.objective import Batch, TaskProbe, texts_of
 from selfpos.statistics.fisher import Totals
+from selfpos.storage.model_class import EMBEDDER, MULTI_VECTOR, OTHERS, SPARSE
+from selfpos.tasks.similarity import embedded
 
 if TYPE_CHECKING:
     from selfpos.positioning.live import LiveModel
+
+
+CLASSES = (EMBEDDER, *OTHERS)
 
 
 def shapes(live: LiveModel) -> dict[str, tuple[int, ...]]:
@@ -23,15 +28,20 @@ def shapes(live: LiveModel) -> dict[str, tuple[int, ...]]:
 
 
 def linear_layers(live: LiveModel) -> dict[str, nn.Linear]:
-    """The linear layers whose weight is merged, by its key."""
+    """The linear layers whose weight is merged, by its key; without a decoder that is the token table."""
     keys = {id(parameter): key for key, parameter in live.parameters.items()}
-    layers = (module for module in live.model.modules() if isinstance(module, nn.Linear))
-    return {keys[id(layer.weight)]: layer for layer in layers if id(layer.weight) in keys}
+    modules = list(live.model.modules())
+    tables = {id(module.weight) for module in modules if isinstance(module, nn.Embedding)}
+    return {
+        keys[id(layer.weight)]: layer
+        for layer in modules
+        if isinstance(layer, nn.Linear) and id(layer.weight) in keys.keys() - tables
+    }
 
 
 def batches(task: TaskProbe, seed: int) -> list[Batch]:
-    """All records at once: labels and order do not matter here."""
-    return [task.everything()]
+    """All records at once, or as many as a search reads: labels and order do not matter here."""
+    return [task.sample(len(task.dataset), seed)]
 
 
 @torch.no_grad()
@@ -54,9 +64,12 @@ def gather(live: LiveModel, task: TaskProbe, batches: Sequence[Batch], totals: T
 
     handles = [layer.register_forward_pre_hook(hook_for(key)) for key, layer in layers.items()]
     try:
-        for texts in texts_of_equal_length(live, texts_of(batches)):
-            live.forward(texts)
-            yield len(texts)
+        if live.kind in (SPARSE, MULTI_VECTOR):
+            yield from _search_passes(live, texts_of(batches))
+        else:
+            for texts in texts_of_equal_length(live, texts_of(batches)):
+                live.forward(texts)
+                yield len(texts)
     finally:
         for handle in handles:
             handle.remove()
@@ -64,12 +77,21 @@ def gather(live: LiveModel, task: TaskProbe, batches: Sequence[Batch], totals: T
         totals[key][:] /= count
 
 
+def _search_passes(live: LiveModel, pairs: Sequence[Any]) -> Iterator[int]:
+    """Embed each question and each text of `pairs` once, by itself: nothing is padded."""
+    questions, texts = (list(dict.fromkeys(side)) for side in zip(*pairs, strict=True))
+    for question in questions:
+        embedded(live.model, [question], [])
+        yield 1
+    for text in texts:
+        embedded(live.model, [], [text])
+        yield 1
+
+
 def texts_of_equal_length(live: LiveModel, texts: Sequence[str]) -> list[list[str]]:
     """The texts in groups of equally many tokens: nothing is padded, so only tokens go through the layers."""
-    mask = live.model.preprocess(list(texts)).get("attention_mask")
-    lengths = range(len(texts)) if mask is None else mask.sum(1).tolist()
     groups: dict[int, list[str]] = defaultdict(list)
-    for text, length in zip(texts, lengths, strict=True):
+    for text, length in zip(texts, live.token_counts(texts), strict=True):
         groups[length].append(text)
     chunks = []
     for group in groups.values():

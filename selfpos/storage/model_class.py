@@ -56,7 +56,7 @@ def check_embeds(folder: Path, *allowed: str) -> None:
     if kind not in (EMBEDDER, *allowed):
         raise SelfposError(
             f"{folder} is a {kind}: such models are trained by `selfpos finetune`, merged by "
-            f"self-positioning and by methods that use no data (see `selfpos methods`), and scored by "
+            f"self-positioning and by other methods (see `selfpos methods`), and scored by "
             f"`selfpos eval-mteb`; {RERANKER}s are also trained in runs, and all else takes a {EMBEDDER}"
         )
 

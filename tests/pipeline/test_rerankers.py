@@ -36,6 +36,8 @@ def content(tmp_path: Path) -> dict[str, Any]:
         "probe": {"per_task": 24},
         "merges": {
             "average": {"method": "average"},
+            "fisher": {"method": "fisher"},
+            "regmean": {"method": "regmean"},
             "found": {"method": "self-positioning", "positioning": {"separate": False}},
         },
         "evaluation": {"tasks": [str(tmp_path / f"{name}.yaml") for name in WORDS]},
@@ -47,13 +49,13 @@ def test_a_run_of_rerankers(content: dict[str, Any], tmp_path: Path) -> None:
     folder = run_recipe(Recipe.model_validate(content), tmp_path / "run")
     scores = {
         name: {task: score.main_score for task, score in read_scores(folder.scores(name)).items()}
-        for name in ("base", "one", "two", "joint", "average", "found")
+        for name in ("base", "one", "two", "joint", "average", "fisher", "regmean", "found")
     }
     assert all(set(of_model) == {"One", "Two"} for of_model in scores.values())
     assert min(scores["one"]["One"], scores["two"]["Two"], *scores["joint"].values()) > 0.9
     assert max(scores["one"]["Two"], scores["two"]["One"]) < 0.8
     assert min(scores["found"].values()) > 0.9
-    for name in ("average", "found"):
+    for name in ("average", "fisher", "regmean", "found"):
         assert class_of(folder.merged(name)) == "CrossEncoder"
         card = (folder.merged(name) / "README.md").read_text()
         assert "CrossEncoder(" in card and "| embedding |" not in card
@@ -66,7 +68,6 @@ def test_a_run_of_rerankers(content: dict[str, Any], tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"evaluation": {"tasks": ["corpus"]}}, "scores on reranking tasks only, not on PythonDocs"),
-        ({"merges": {"f": {"method": "fisher"}}}, "merge f: fisher takes models that embed texts"),
         ({"merges": {"f": {"method": "retain"}}}, "merge f: retain takes models that embed texts"),
         (
             {"merges": {"f": {"method": "self-positioning", "positioning": {"search": "sgd"}}}},
