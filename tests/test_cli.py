@@ -203,6 +203,7 @@ def test_an_empty_data_set(selfpos: CommandLine, recipe: dict, tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow  # the first to need the corpus makes it
 def test_a_folder_that_is_no_model(selfpos: CommandLine, recipe: dict, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     sentence = said(run(selfpos, recipe | {"base": str(tmp_path / "empty")}, tmp_path))

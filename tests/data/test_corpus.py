@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 from collections import Counter
 from pathlib import Path
 
@@ -126,5 +127,8 @@ def test_the_real_corpus(corpus: Corpus) -> None:
     sizes = Counter(entry.split for entry in corpus.entries)
     assert sizes["train"] > 3 * sizes["test"] > 3 * sizes["validation"] > 0
     held_out = Counter(entry.subpackage for entry in corpus.part("held-out"))
-    assert set(held_out) == set(HELD_OUT) and min(held_out.values()) >= 25
+    missing = (
+        set() if importlib.util.find_spec("tkinter") else {"python.tkinter"}
+    )  # some systems leave it out
+    assert set(held_out) == set(HELD_OUT) - missing and min(held_out.values()) >= 25
     assert not {entry.subpackage for entry in corpus.entries if entry.split != "held-out"} & set(HELD_OUT)
