@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from selfpos.positioning.live import CHUNK
-from selfpos.positioning.objective import Batch, TaskProbe, texts_of
+from selfpos.positioning.objective import Batch, SearchProbe, TaskProbe, texts_of
 from selfpos.statistics.fisher import Totals
-from selfpos.storage.model_class import EMBEDDER, MULTI_VECTOR, OTHERS, SPARSE
+from selfpos.storage.model_class import EMBEDDER, OTHERS
 from selfpos.tasks.similarity import embedded
 
 if TYPE_CHECKING:
@@ -44,6 +45,17 @@ def batches(task: TaskProbe, seed: int) -> list[Batch]:
     return [task.sample(len(task.dataset), seed)]
 
 
+def count(task: TaskProbe, batches: Sequence[Batch]) -> int:
+    """How many texts `gather` reads."""
+    return sum(map(len, _sides(batches))) if isinstance(task, SearchProbe) else len(texts_of(batches))
+
+
+def _sides(batches: Sequence[Batch]) -> list[list[str]]:
+    """The questions and the texts of pairs, each once."""
+    pairs: Sequence[Any] = texts_of(batches)
+    return [list(dict.fromkeys(side)) for side in zip(*pairs, strict=True)]
+
+
 @torch.no_grad()
 def gather(live: LiveModel, task: TaskProbe, batches: Sequence[Batch], totals: Totals) -> Iterator[int]:
     """Add the mean of x xᵀ over all inputs x of each layer: per token, or per text after pooling.
@@ -64,8 +76,11 @@ def gather(live: LiveModel, task: TaskProbe, batches: Sequence[Batch], totals: T
 
     handles = [layer.register_forward_pre_hook(hook_for(key)) for key, layer in layers.items()]
     try:
-        if live.kind in (SPARSE, MULTI_VECTOR):
-            yield from _search_passes(live, texts_of(batches))
+        if isinstance(task, SearchProbe):
+            for question, text in zip_longest(*_sides(batches)):  # one at a time: nothing is padded
+                asked, found = ([side] if side is not None else [] for side in (question, text))
+                embedded(live.model, asked, found)
+                yield len(asked) + len(found)
         else:
             for texts in texts_of_equal_length(live, texts_of(batches)):
                 live.forward(texts)
@@ -73,19 +88,8 @@ def gather(live: LiveModel, task: TaskProbe, batches: Sequence[Batch], totals: T
     finally:
         for handle in handles:
             handle.remove()
-    for key, count in counts.items():
-        totals[key][:] /= count
-
-
-def _search_passes(live: LiveModel, pairs: Sequence[Any]) -> Iterator[int]:
-    """Embed each question and each text of `pairs` once, by itself: nothing is padded."""
-    questions, texts = (list(dict.fromkeys(side)) for side in zip(*pairs, strict=True))
-    for question in questions:
-        embedded(live.model, [question], [])
-        yield 1
-    for text in texts:
-        embedded(live.model, [], [text])
-        yield 1
+    for key, inputs in counts.items():
+        totals[key][:] /= inputs
 
 
 def texts_of_equal_length(live: LiveModel, texts: Sequence[str]) -> list[list[str]]:
