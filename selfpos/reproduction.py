@@ -88,7 +88,7 @@ def reproduce(
     notes = _settle_device(options)
     tasks = {}
     if method.probe:
-        tasks = _probe(manifest, model, folder, dict(zip(names, sources, strict=True)), probe)
+        tasks = _probe(manifest, model, folder, base, dict(zip(names, sources, strict=True)), probe)
     with _output(out) as made:
         planned = plan(
             base,
@@ -159,11 +159,17 @@ def _locate(parent: Parent, model: str, folders: Mapping[str, Path], allow_pickl
 
 
 def _probe(
-    manifest: Mapping[str, Any], model: str, folder: Path, specialists: Mapping[str, Path], given: Path | None
+    manifest: Mapping[str, Any],
+    model: str,
+    folder: Path,
+    base: Path,
+    specialists: Mapping[str, Path],
+    given: Path | None,
 ) -> dict[str, ProbeTask]:
     """The probe set that the statistics were gathered on, recognised by the hashes of its tasks."""
     from selfpos.data.probe import FILE, read_probe
     from selfpos.operations import probe_of
+    from selfpos.positioning.position import probe_for
     from selfpos.statistics import probe_hash
 
     recorded: dict[str, dict[str, Any]] = (manifest.get("statistics") or {}).get("probe") or {}
@@ -174,6 +180,10 @@ def _probe(
         )
 
     def matching(tasks: Mapping[str, ProbeTask]) -> dict[str, ProbeTask] | None:
+        try:
+            tasks = probe_for(base, tasks)
+        except SelfposError:  # tasks of another class of models
+            return None
         same = all(name in tasks and probe_hash(tasks[name]) == digest for name, digest in hashes.items())
         return {name: tasks[name] for name in hashes} if same else None
 

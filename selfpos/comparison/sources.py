@@ -64,8 +64,9 @@ def base_among(models: Sequence[Scored]) -> str | None:
     it is not among them.
     """
     records = [read_manifest(model.folder).get("base") or {} for model in models if model.folder]
-    recorded = {record.get("revision") or record.get("hash", "")[:REVISION_LENGTH] for record in records}
-    return next((model.name for model in models if model.revision in recorded), None)
+    recorded = {record.get("revision") for record in records}
+    recorded |= {record.get("hash", "")[:REVISION_LENGTH] for record in records}
+    return next((model.name for model in models if model.revision and model.revision in recorded), None)
 
 
 def _score_folders(folder: Path) -> list[Path]:

@@ -67,7 +67,8 @@ def task_types(recipe: Recipe, base: Path) -> dict[str, TaskType]:
         if merge.search is None and merge.method == RETAIN:
             raise SelfposError(
                 f"recipe {recipe.name}, merge {name}: {merge.method} takes models that embed texts, and "
-                f"{base} is a {RERANKER}; merge such by self-positioning, or by another method"
+                f"{base} is a {RERANKER}; merge such by self-positioning, or by any other method of "
+                "`selfpos methods`"
             )
     return types
 

@@ -36,11 +36,6 @@ def batches(task: TaskProbe, seed: int) -> list[Batch]:
     return Draws({task.name: task}, GROUP, seed, single=True).fixed()
 
 
-def count(task: TaskProbe, batches: Sequence[Batch]) -> int:
-    """How many texts `gather` reads."""
-    return len(texts_of(batches))
-
-
 def gather(live: LiveModel, task: TaskProbe, batches: Sequence[Batch], totals: Totals) -> Iterator[int]:
     """Add the mean over batches of the squared gradient of the task's loss; then scale the mean to 1.
 

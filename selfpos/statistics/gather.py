@@ -113,7 +113,7 @@ def check_probe(statistics: tuple[str, ...], probe: Mapping[str, ProbeTask], see
 
 
 def kinds() -> dict[str, Any]:
-    """The kinds of statistics: name → the module with its `shapes`, `batches` and `gather`."""
+    """The kinds of statistics: name → the module with its `CLASSES`, `shapes`, `batches` and `gather`."""
     from selfpos.statistics import fisher, gram
 
     return {"fisher": fisher, "gram": gram}
@@ -168,11 +168,12 @@ def _gather(plan: Plan, missing: list[Wanted]) -> None:
     import torch
 
     from selfpos.positioning.live import LiveModel
+    from selfpos.positioning.objective import texts_of
 
     _refuse_damaged(plan)
     live = LiveModel(plan.base, plan.vectors, device=default_device(), kind=class_of(plan.base.path))
     stored_key = {key: plan.tied.get(key, key) for key in live.keys}
-    total = sum(kinds()[entry.statistic].count(entry.task, entry.batches) for entry in missing)
+    total = sum(len(texts_of(entry.batches)) for entry in missing)
     with progress(f"statistics ({plan.method.name})", total, unit="text") as bar:
         for entry in missing:
             coefficients = torch.zeros(len(live.keys), len(plan.vectors), dtype=torch.float64)

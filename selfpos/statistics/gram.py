@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 CLASSES = (EMBEDDER, *OTHERS)
+"""Classes of models that have linear layers to look at."""
 
 
 def shapes(live: LiveModel) -> dict[str, tuple[int, ...]]:
@@ -41,19 +42,15 @@ def linear_layers(live: LiveModel) -> dict[str, nn.Linear]:
 
 
 def batches(task: TaskProbe, seed: int) -> list[Batch]:
-    """All records at once, or as many as a search reads: labels and order do not matter here."""
-    return [task.sample(len(task.dataset), seed)]
+    """All records at once, or as many as a search reads: labels and order do not matter here.
 
-
-def count(task: TaskProbe, batches: Sequence[Batch]) -> int:
-    """How many texts `gather` reads."""
-    return sum(map(len, _sides(batches))) if isinstance(task, SearchProbe) else len(texts_of(batches))
-
-
-def _sides(batches: Sequence[Batch]) -> list[list[str]]:
-    """The questions and the texts of pairs, each once."""
-    pairs: Sequence[Any] = texts_of(batches)
-    return [list(dict.fromkeys(side)) for side in zip(*pairs, strict=True)]
+    Of a search model the columns are the questions and the texts, each once.
+    """
+    batch = task.sample(len(task.dataset), seed)
+    if isinstance(task, SearchProbe):
+        pairs: Sequence[Any] = texts_of([batch])
+        batch = Batch(task.name, [list(dict.fromkeys(side)) for side in zip(*pairs, strict=True)], None)
+    return [batch]
 
 
 @torch.no_grad()
@@ -77,7 +74,7 @@ def gather(live: LiveModel, task: TaskProbe, batches: Sequence[Batch], totals: T
     handles = [layer.register_forward_pre_hook(hook_for(key)) for key, layer in layers.items()]
     try:
         if isinstance(task, SearchProbe):
-            for question, text in zip_longest(*_sides(batches)):  # one at a time: nothing is padded
+            for question, text in zip_longest(*batches[0].columns):  # one at a time: nothing is padded
                 asked, found = ([side] if side is not None else [] for side in (question, text))
                 embedded(live.model, asked, found)
                 yield len(asked) + len(found)

@@ -56,8 +56,8 @@ def check_embeds(folder: Path, *allowed: str) -> None:
     if kind not in (EMBEDDER, *allowed):
         raise SelfposError(
             f"{folder} is a {kind}: such models are trained by `selfpos finetune`, merged by "
-            f"self-positioning and by other methods (see `selfpos methods`), and scored by "
-            f"`selfpos eval-mteb`; {RERANKER}s are also trained in runs, and all else takes a {EMBEDDER}"
+            f"self-positioning, regmean and methods that use no data ({RERANKER}s by fisher too), and scored "
+            f"by `selfpos eval-mteb`; {RERANKER}s are also trained in runs, and all else takes a {EMBEDDER}"
         )
 
 

@@ -13,10 +13,11 @@ from datasets import Dataset
 from safetensors.numpy import load_file
 
 from selfpos import operations
-from selfpos.data.probe import ProbeTask
+from selfpos.data.probe import ProbeTask, read_probe, write_probe
 from selfpos.errors import SelfposError
 from selfpos.merging import plan
 from selfpos.positioning.position import probe_for
+from selfpos.reproduction import reproduce
 from selfpos.statistics import fisher, gathered
 from selfpos.statistics.gather import task_probe
 from selfpos.storage.model_class import class_of
@@ -32,7 +33,11 @@ RANKED = {
     "candidate": ["k l m", "n o p q", "r", "s t", "u v w", "x", "y z a", "b c d e"],
     "label": [1.0, 0.0, 0.7, 0.0, 1.0, 0.2, 0.0, 1.0],
 }
-ASKED = {"anchor": ["a b c", "d e", "f"], "positive": ["k l m", "n o p q", "r s"]}
+ASKED = {
+    "anchor": ["a b c", "d e", "a b c"],
+    "positive": ["k l m", "n o p q", "r s"],
+    "negative": ["t", "u v w", "t"],
+}
 
 
 def probe_of(base: Path) -> dict[str, ProbeTask]:
@@ -107,8 +112,9 @@ def test_gram_matrices_are_of_what_the_model_reads(kind: str, tmp_path: Path) ->
         for pair in zip(RANKED["query"], RANKED["candidate"], strict=True):
             model.predict([pair], show_progress_bar=False)
     else:
-        for question, text in zip(probe["anchor"], probe["positive"], strict=True):
+        for question in dict.fromkeys(probe["anchor"]):
             model.encode_query([question], prompt="", show_progress_bar=False)
+        for text in dict.fromkeys([*probe["positive"], *probe["negative"]]):
             model.encode_document([text], prompt="", show_progress_bar=False)
     assert set(grams) == set(inputs) and len(grams) > 5
     for key, parts in inputs.items():
@@ -127,6 +133,21 @@ def test_equal_models_give_themselves(kind: str, tmp_path: Path) -> None:
     expected = state(one)
     for key, value in state(out).items():
         np.testing.assert_allclose(value, expected[key], atol=1e-5, err_msg=key)
+
+
+@pytest.mark.parametrize("kind", list(BASES))
+def test_a_merge_is_made_again_from_its_probe_set(kind: str, tmp_path: Path) -> None:
+    base = BASES[kind](tmp_path)
+    sources = [make_specialist(base, tmp_path / name, seed=seed) for seed, name in enumerate(["one", "two"])]
+    ranked = kind == "CrossEncoder"
+    lists = {"query": ["a b", "c", "d e"], "positive": ["f", "g h", "i"], "negative": ["j", "k l", "m"]}
+    records = Dataset.from_dict(lists if ranked else ASKED)
+    task_type = get_task("reranking" if ranked else "retrieval")
+    kept = write_probe(
+        tmp_path / "kept", {"one": records, "two": records}, {"one": task_type, "two": task_type}
+    )
+    out = operations.merge(base, sources, "regmean", tmp_path / "out", probe=read_probe(kept))
+    assert reproduce(str(out), probe=kept).identical
 
 
 def test_fisher_of_a_search_model_is_refused_with_what_can_be_done(tmp_path: Path) -> None:
