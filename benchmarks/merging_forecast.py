@@ -1,6 +1,7 @@
 """How right the time is that `selfpos merge --dry-run` quotes: forecast and merge, of several sizes.
 
-    python benchmarks/merging_forecast.py --folder PLACE
+    python benchmarks/merging_forecast.py --folder PLACE --methods linear ties slerp
+    python benchmarks/merging_forecast.py --folder PLACE --methods tsv-m --shapes minilm xlmr-110m --add
 
 Each merge of three vectors is planned, forecast and carried out in one process, its inputs in the page cache;
 seconds by the clock, from the plan to the finished folder. Results: results/merging_forecast.json and .md.
@@ -68,8 +69,8 @@ def main() -> None:
     ]  # fmt: skip
     text = (
         f"# How right is the time that `merge --dry-run` quotes?\n\n{machine['processor']}, all cores, "
-        f"Python {machine['python']}; three vectors, inputs in the page cache, one run; "
-        f"`python benchmarks/merging_forecast.py`.\n\n{markdown_table(head, cells)}\n"
+        f"Python {machine['python']}; three vectors, inputs in the page cache, one "
+        f"run; the two command lines at the head of `benchmarks/merging_forecast.py`.\n\n{markdown_table(head, cells)}\n"
     )
     (RESULTS / "merging_forecast.md").write_text(text)
 

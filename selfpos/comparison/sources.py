@@ -61,12 +61,16 @@ def find_models(names: Sequence[str], scores: Path, *, unscored: bool = False) -
 
 def base_among(models: Sequence[Scored]) -> str | None:
     """The model from which others of `models` were made, by the commit or hash that they recorded; None where
-    it is not among them.
+    it is not among them. A model that records a base itself is none.
     """
-    records = [read_manifest(model.folder).get("base") or {} for model in models if model.folder]
-    recorded = {record.get("revision") for record in records}
-    recorded |= {record.get("hash", "")[:REVISION_LENGTH] for record in records}
-    return next((model.name for model in models if model.revision and model.revision in recorded), None)
+    records = {model.name: read_manifest(model.folder).get("base") for model in models if model.folder}
+    recorded = set()
+    for record in filter(None, records.values()):
+        recorded |= {record.get("revision"), (record.get("hash") or "")[:REVISION_LENGTH]}
+    for model in models:
+        if model.revision and model.revision in recorded and not records.get(model.name):
+            return model.name
+    return None
 
 
 def _score_folders(folder: Path) -> list[Path]:

@@ -24,8 +24,8 @@ def seconds_of(plan: Plan) -> float:
     """About the seconds that `plan` takes once its models are read; the start of the program is not in it.
 
     Some tensors are merged and written to a temporary file on the disk of the output; of methods on matrices
-    one of each shape. Raises SelfposError where a number of them is not finite, OSError where that
-    disk refuses.
+    one of each shape. Raises SelfposError where a number of them is not finite, OSError where that disk
+    refuses.
     """
     matrices: dict[tuple[int, ...], list[str]] = {}
     others = []

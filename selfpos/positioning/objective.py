@@ -80,6 +80,7 @@ class TaskProbe:
         return self._batch(self.dataset.select(sorted(drawn.tolist()))[:])
 
     def _loss(self, embeddings: Sequence[Tensor], labels: Tensor | None) -> Tensor:
+        """The loss that the task is trained with, of columns (n, d); a scalar."""
         value: Tensor = self.loss([{"sentence_embedding": column} for column in embeddings], labels)
         return value
 
@@ -129,7 +130,9 @@ class PairProbe(TaskProbe):
         return Batch(self.name, [pairs], torch.tensor(records[self.type.target]))
 
     def _loss(self, embeddings: Sequence[Tensor], labels: Tensor | None) -> Tensor:
-        """Binary cross-entropy of the scores (n, 1), as a cross-encoder is trained."""
+        """Binary cross-entropy of the scores (n, 1), a scalar: the loss of `CandidatePairs`, which the
+        library offers only around a CrossEncoder.
+        """
         assert labels is not None
         scores = embeddings[0].view(-1)
         return functional.binary_cross_entropy_with_logits(scores, labels.to(scores))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,15 +29,14 @@ def shapes(live: LiveModel) -> dict[str, tuple[int, ...]]:
 
 
 def linear_layers(live: LiveModel) -> dict[str, nn.Linear]:
-    """The linear layers whose weight is merged, by its key; without a decoder that is the token table."""
+    """The linear layers whose weight is merged, by its key; a decoder that is the token table is left out."""
     keys = {id(parameter): key for key, parameter in live.parameters.items()}
     modules = list(live.model.modules())
     tables = {id(module.weight) for module in modules if isinstance(module, nn.Embedding)}
-    return {
-        keys[id(layer.weight)]: layer
-        for layer in modules
-        if isinstance(layer, nn.Linear) and id(layer.weight) in keys.keys() - tables
-    }
+    layers = [
+        module for module in modules if isinstance(module, nn.Linear) and id(module.weight) not in tables
+    ]
+    return {keys[id(layer.weight)]: layer for layer in layers if id(layer.weight) in keys}
 
 
 def batches(task: TaskProbe, seed: int) -> list[Batch]:
@@ -74,14 +72,17 @@ def gather(live: LiveModel, task: TaskProbe, batches: Sequence[Batch], totals: T
     handles = [layer.register_forward_pre_hook(hook_for(key)) for key, layer in layers.items()]
     try:
         if isinstance(task, SearchProbe):
-            for question, text in zip_longest(*batches[0].columns):  # one at a time: nothing is padded
-                asked, found = ([side] if side is not None else [] for side in (question, text))
-                embedded(live.model, asked, found)
-                yield len(asked) + len(found)
+            ((questions, texts),) = (batch.columns for batch in batches)
+            for question in questions:  # one at a time: nothing is padded
+                embedded(live.model, [question], [])
+                yield 1
+            for text in texts:
+                embedded(live.model, [], [text])
+                yield 1
         else:
-            for texts in texts_of_equal_length(live, texts_of(batches)):
-                live.forward(texts)
-                yield len(texts)
+            for group in texts_of_equal_length(live, texts_of(batches)):
+                live.forward(group)
+                yield len(group)
     finally:
         for handle in handles:
             handle.remove()

@@ -97,3 +97,14 @@ def test_the_base_is_known_by_its_hash(place: Path) -> None:
     models = find_models(names, place / "scores", unscored=True)
     assert base_among(models) == "trunk"
     assert base_among([model for model in models if model.name != "trunk"]) is None
+
+
+def test_the_base_of_a_chain_is_its_first_model_also_where_a_commit_is_recorded(place: Path) -> None:
+    base = {"revision": "c" * 40, "hash": content_hash(place / "trunk")}
+    between = make_model(place / "between", {"kind": "merge", "base": base}, weights=2.0)
+    made = {"kind": "merge", "base": {"hash": content_hash(between)}}
+    make_model(place / "last", made, weights=3.0)
+    names = [str(place / name) for name in ("last", "between", "trunk")]
+    models = find_models(names, place / "scores", unscored=True)
+    assert base_among(models) == "trunk"
+    assert base_among(models[:2]) is None
