@@ -70,7 +70,8 @@ def main() -> None:
     text = (
         f"# How right is the time that `merge --dry-run` quotes?\n\n{machine['processor']}, all cores, "
         f"Python {machine['python']}; three vectors, inputs in the page cache, one "
-        f"run; the two command lines at the head of `benchmarks/merging_forecast.py`.\n\n{markdown_table(head, cells)}\n"
+        "run; the two command lines at the head of `benchmarks/merging_forecast.py`.\n\n"
+        f"{markdown_table(head, cells)}\n"
     )
     (RESULTS / "merging_forecast.md").write_text(text)
 
