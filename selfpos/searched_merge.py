@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfpos.console import is_first, log
+from selfpos.console import in_words, is_first, log
 from selfpos.data.probe import ProbeTask
 from selfpos.data.sources import hash_records
 from selfpos.errors import MemoryBudgetError, OperationError, SelfposError, stopped
@@ -123,6 +123,25 @@ def plan_search(
 ) -> list[tuple[str, str]]:
     """What `position_and_merge` would merge, as `plan_merge` says it; writes nothing."""
     return describe(_planned_search(*located(base, vectors), settings, out, options)[0])
+
+
+def forecast_rows(
+    base: str, vectors: Sources, probe: Mapping[str, ProbeTask], settings: PositioningSettings, **options: Any
+) -> list[tuple[str, str]]:
+    """Rows of label and text: how long the search of `position_and_merge` takes, and in what memory.
+
+    None for other searches than the linearised one.
+    """
+    if settings.search != "linearised":
+        return []
+    from selfpos.positioning.estimate import forecast
+
+    device = options.get("device")
+    expected = forecast(*located(base, vectors), probe, settings, seed=options.get("seed", 0), device=device)
+    least, most = (in_words(count * expected.seconds) for count in (expected.fewest, expected.most))
+    passes = f"{expected.texts:,} texts, embedded at {expected.fewest} to {expected.most} points"
+    taken = f"about {least} to {most}, beside separating the vectors and merging them"
+    return [("search", f"{passes}: {taken}; about {expected.memory / 2**20:,.0f} MB beyond the runtime")]
 
 
 def _planned_search(

@@ -286,7 +286,7 @@ def _search(
     from selfpos.operations import check_searches
     from selfpos.positioning.position import check, probe_for
     from selfpos.recipe import PositioningSettings, validate
-    from selfpos.searched_merge import plan_search, position_and_merge
+    from selfpos.searched_merge import forecast_rows, plan_search, position_and_merge
     from selfpos.storage.atomic import refuse_existing
     from selfpos.storage.locate import locate_model
     from selfpos.storage.model_class import OTHERS, check_embeds
@@ -321,7 +321,8 @@ def _search(
             "method": f"{method}: a search for coefficients, which are then applied as by {applied}",
             "weights": f"searched on {searched}",
         }
-        show_rows([(label, replaced.get(label, text)) for label, text in rows])
+        rows = [(label, replaced.get(label, text)) for label, text in rows]
+        show_rows([*rows, *forecast_rows(base, vectors, tasks, settings, **options)])
         return
     if "threads" in options:
         import torch

@@ -180,6 +180,7 @@ def test_a_dry_run_names_texts_and_writes_nothing(
     done = merged(selfpos, tiny_base, tiny_specialists[:1], tmp_path / "o", "--texts", *given, "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "searched on general (40 records), alpha (40 records)" in done.stdout
+    assert "texts, embedded at 6 to 10 points: about " in done.stdout
     assert not (tmp_path / "o").exists()
 
 

@@ -1,0 +1,108 @@
+"""How long the default search takes on this machine, by a part of its texts that is embedded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from selfpos.data.probe import ProbeTask
+from selfpos.positioning.draws import split_probe
+from selfpos.positioning.folds import searched_records
+from selfpos.positioning.linearised import SCALES
+from selfpos.positioning.live import LiveModel
+from selfpos.positioning.objective import TaskProbe
+from selfpos.positioning.position import open_live, probe_for
+from selfpos.positioning.problem import hierarchy
+from selfpos.recipe import PositioningSettings
+from selfpos.storage.model_class import class_of
+from selfpos.tasks.texts import TEXTS
+
+TRIED = 128
+"""Texts that are embedded to learn how fast the rest goes."""
+BATCHES = 100 << 20
+"""Bytes for tokens, the batches that are embedded and the solver; measured on all-MiniLM-L6-v2."""
+KEPT = 4
+"""Points whose embeddings a search keeps: the base, the tuned scale, the best one and the one it tries."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A search embeds `texts` distinct texts at `fewest` to `most` points, in `seconds` a point.
+
+    `memory` is the bytes beyond the imported libraries: of the model, the embeddings that are kept and their
+    derivatives.
+    """
+
+    texts: int
+    fewest: int
+    most: int
+    seconds: float
+    memory: int
+
+
+def forecast(
+    base: Path,
+    sources: Sequence[Path],
+    probe: Mapping[str, ProbeTask],
+    settings: PositioningSettings,
+    *,
+    seed: int,
+    device: str | None = None,
+) -> Forecast:
+    """What `position` with the same arguments takes, of search linearised. Embeds TRIED texts twice.
+
+    Not in it: the time for separating the vectors, and points that are tried after a step that failed.
+    """
+    kind = class_of(base)
+    plain = settings.model_copy(update={"separate": False})
+    live = open_live(base, sources, plain, device, kind=kind)
+    parts, _ = split_probe(probe_for(base, probe), 0.0, seed, settings.temperature)
+    texts = list(dict.fromkeys(text for task in parts.values() for text in _texts(task, seed)))
+    set_weights, embed, width = _try(live, texts)
+    rows, _ = hierarchy(live.keys, settings.granularity)
+    directions = len(sources) * max(1, len(rows) - 1)
+    fewest, most = points(directions, len(sources), settings)
+    weights = sum(parameter.numel() for parameter in live.model.parameters())
+    if live.device.type == "cpu":  # there linear layers are packed for speed while texts are embedded
+        weights += sum(part.weight.numel() for part in live.model.modules() if isinstance(part, nn.Linear))
+    memory = 4 * (weights + (directions + KEPT) * len(texts) * width) + BATCHES
+    return Forecast(len(texts), fewest, most, set_weights + embed, memory)
+
+
+def points(directions: int, vectors: int, settings: PositioningSettings) -> tuple[int, int]:
+    """The fewest and the most points at which a search embeds its texts, where every step succeeds.
+
+    Derivatives along `directions` are taken anew in a round unless they foretold the last step well. Each of
+    `vectors` is a rival of the point found, and is embedded by itself.
+    """
+    fixed = 1 + len(SCALES) + vectors * settings.compare
+    beyond = 2  # a scale above SCALES, and the tuned one
+    return fixed + directions + 1, fixed + beyond + settings.rounds * (directions + 1)
+
+
+def _texts(task: TaskProbe, seed: int) -> Sequence[Any]:
+    if task.type is TEXTS:
+        return list(task.dataset["text"])
+    return task.smooth(searched_records(task, seed), task.temperature).texts
+
+
+def _try(live: LiveModel, texts: Sequence[Any]) -> tuple[float, float, int]:
+    """The seconds for setting the weights and for embedding `texts`, and the width of an embedding."""
+    by_length = [texts[row] for row in live.by_length(texts)]
+    count = min(TRIED, len(texts))
+    part = [by_length[(2 * row + 1) * len(texts) // (2 * count)] for row in range(count)]
+    table = torch.zeros(len(live.keys), len(live.vectors), dtype=torch.float64)
+    with torch.no_grad():
+        live.embed(part)  # tokenises them, as a search does once
+        began = time.perf_counter()
+        live.set_coefficients(table)
+        between = time.perf_counter()
+        width = live.embed(part).shape[1]
+        ended = time.perf_counter()
+    return between - began, (ended - between) * len(texts) / count, width

@@ -1,0 +1,32 @@
+"""What a dry run says of a search: the texts, how often they are embedded, the time and the memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from selfpos.positioning import estimate
+from selfpos.positioning.position import position
+from selfpos.recipe import PositioningSettings
+from tests.helpers.stand_ins import graded, pairs
+
+
+@pytest.mark.parametrize("granularity", ["model", "layer"])
+def test_a_search_embeds_its_texts_as_often_as_was_said(
+    tiny_base: Path, tiny_specialists: list[Path], granularity: str
+) -> None:
+    settings = PositioningSettings(granularity=granularity, separate=False)
+    probe = {"pairs": pairs(), "graded": graded()}
+    expected = estimate.forecast(tiny_base, tiny_specialists, probe, settings, seed=0, device="cpu")
+    result = position(tiny_base, tiny_specialists, probe, settings, seed=0, device="cpu")
+    assert expected.texts * expected.fewest <= result.texts <= expected.texts * expected.most
+    assert expected.seconds > 0
+    assert expected.memory > 4 * expected.texts
+
+
+def test_rivals_cost_a_point_each_and_rounds_their_directions() -> None:
+    alone = PositioningSettings(rounds=1, compare=False)
+    assert estimate.points(5, 5, alone) == (9, 11)
+    assert estimate.points(5, 5, PositioningSettings(rounds=1)) == (14, 16)
+    assert estimate.points(5, 5, PositioningSettings(rounds=2)) == (14, 22)
