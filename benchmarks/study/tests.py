@@ -196,8 +196,6 @@ def score(
     """Test scores in percent of a SentenceTransformer: of `tasks`, and of those that nobody trained on."""
     from settings import MAX_LENGTH
 
-    from selfpos.passes import packed_layers
-
     model.max_seq_length = MAX_LENGTH
     known: dict[str, np.ndarray] = {}
 
@@ -208,7 +206,4 @@ def score(
             known.update(zip(new, units, strict=True))
         return np.stack([known[text] for text in texts])
 
-    with packed_layers(model):
-        return {
-            task: 100 * MEASURES[task](embed, data, seed) for task in (*tasks, *(UNSEEN if unseen else ()))
-        }
+    return {task: 100 * MEASURES[task](embed, data, seed) for task in (*tasks, *(UNSEEN if unseen else ()))}

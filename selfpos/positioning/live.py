@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from selfpos.errors import SelfposError
-from selfpos.passes import TOKENISED_AT_ONCE, batches, budget_of, packed_layers
+from selfpos.passes import TOKENISED_AT_ONCE, batches, budget_of
 from selfpos.positioning.deltas import open_deltas
 from selfpos.positioning.processes import Processes
 from selfpos.positioning.recompute import Recompute
@@ -174,8 +174,7 @@ class LiveModel:
             if self._tokenised is None or self._tokenised.texts != list(texts):
                 self._tokenised = self._tokenise(texts)
             chunks = self._tokenised.chunks
-            with packed_layers(self.model):
-                embedded = [self._embeddings(features) for features in self._tokenised.features]
+            embedded = [self._embeddings(features) for features in self._tokenised.features]
         if not embedded:  # fewer texts than processes: say at least how wide an embedding is
             embedded = [self.forward(list(texts[:1]))[:0]]
         parts = processes.gather(embedded, [len(chunk) for chunk in chunks])
@@ -202,7 +201,7 @@ class LiveModel:
 
     def _compare(self, pairs: Sequence[Any]) -> Tensor:
         """Similarities (len(pairs), 1) of questions and texts."""
-        with torch.no_grad(), packed_layers(self.model), self._autocast():
+        with torch.no_grad(), self._autocast():
             scores, count = scores_of_pairs(self.model, pairs)
         self.embedded += count
         return scores
