@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from selfpos.data.probe import ProbeTask
 from selfpos.positioning.draws import split_probe
@@ -25,7 +24,7 @@ from selfpos.tasks.texts import TEXTS
 
 TRIED = 128
 """Texts that are embedded to learn how fast the rest goes."""
-BATCHES = 100 << 20
+BATCHES = 60 << 20
 """Bytes for tokens, the batches that are embedded and the solver; measured on all-MiniLM-L6-v2."""
 KEPT = 4
 """Points whose embeddings a search keeps: the base, the tuned scale, the best one and the one it tries."""
@@ -69,8 +68,6 @@ def forecast(
     directions = len(sources) * max(1, len(rows) - 1)
     fewest, most = points(directions, len(sources), settings)
     weights = sum(parameter.numel() for parameter in live.model.parameters())
-    if live.device.type == "cpu":  # there linear layers are packed for speed while texts are embedded
-        weights += sum(part.weight.numel() for part in live.model.modules() if isinstance(part, nn.Linear))
     memory = 4 * (weights + (directions + KEPT) * len(texts) * width) + BATCHES
     return Forecast(len(texts), fewest, most, set_weights + embed, memory)
 
