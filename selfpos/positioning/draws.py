@@ -10,6 +10,8 @@ import torch
 
 from selfpos.errors import SelfposError
 from selfpos.positioning.objective import PROBES, Batch, TaskProbe
+from selfpos.storage.model_class import RERANKER
+from selfpos.tasks.types.candidates import RIGHT
 
 if TYPE_CHECKING:
     from selfpos.data.probe import ProbeTask
@@ -67,9 +69,9 @@ def _validation_rows(task: ProbeTask, order: Sequence[int], count: int) -> set[i
     Where less than half of `count` comes together, or one of the parts gives no batch, these are simply the
     first `count` rows of `order`.
     """
-    from selfpos.data.probe import positive_texts, sharing
+    from selfpos.data.probe import sharing
 
-    group_of = {row: group for group in sharing(positive_texts(task.dataset)) for row in group}
+    group_of = {row: group for group in sharing(_binding_texts(task)) for row in group}
     for largest in (count // 2, count):
         chosen: set[int] = set()
         for row in order:
@@ -80,6 +82,21 @@ def _validation_rows(task: ProbeTask, order: Sequence[int], count: int) -> set[i
         if _gives_batch(task, chosen) and _gives_batch(task, set(order) - chosen):
             return chosen
     return set(order[:count])
+
+
+def _binding_texts(task: ProbeTask | TaskProbe) -> list[set[str]]:
+    """The texts of each record by which records hang together: of a reranker's pairs no wrong candidates,
+    which are right answers to other questions.
+    """
+    from selfpos.data.probe import positive_texts
+
+    if task.type.model_class != RERANKER:
+        return positive_texts(task.dataset)
+    columns = [task.dataset[name][:] for name in (*task.type.text_columns, task.type.target)]
+    return [
+        {question, candidate} if grade >= RIGHT else {question}
+        for question, candidate, grade in zip(*columns, strict=True)
+    ]
 
 
 def _gives_batch(task: ProbeTask, rows: set[int]) -> bool:
@@ -93,10 +110,9 @@ def _gives_batch(task: ProbeTask, rows: set[int]) -> bool:
 
 def sharing_texts(search: Mapping[str, TaskProbe], validation: Mapping[str, TaskProbe]) -> list[str]:
     """The tasks with a text in both parts: `split_probe` could not keep their records apart."""
-    from selfpos.data.probe import positive_texts
 
     def texts(part: TaskProbe) -> set[str]:
-        return set().union(*positive_texts(part.dataset))
+        return set().union(*_binding_texts(part))
 
     return [name for name, part in validation.items() if not texts(search[name]).isdisjoint(texts(part))]
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from selfpos.errors import SelfposError
 from selfpos.passes import TOKENISED_AT_ONCE, batches, budget_of
+from selfpos.positioning.comparing import similarities_with_gradient
 from selfpos.positioning.deltas import open_deltas
 from selfpos.positioning.processes import Processes
 from selfpos.positioning.recompute import Recompute
@@ -93,7 +94,7 @@ class LiveModel:
         self.model.requires_grad_(False)
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)
-        self.recompute = Recompute(self.model, products=False, autocast=self._autocast)
+        self.recompute = Recompute(self.model, products=False, autocast=self.autocasting)
         self.embedded = 0  # texts so far: the cost by which searches are compared
         self._tokenised: _Tokenised | None = None
         self._kept: dict[int | None, dict[str, Tensor]] = {}  # model → text → its embedding
@@ -160,7 +161,7 @@ class LiveModel:
 
         Several processes share the work, and each gets all embeddings. Without gradients, the tokens of the
         last texts are kept: a search embeds the same ones at many points. Of models with a similarity of
-        their own each process does all.
+        their own each process compares all.
         """
         if self.kind in (SPARSE, MULTI_VECTOR):
             return self._compare(texts)
@@ -201,7 +202,9 @@ class LiveModel:
 
     def _compare(self, pairs: Sequence[Any]) -> Tensor:
         """Similarities (len(pairs), 1) of questions and texts."""
-        with torch.no_grad(), self._autocast():
+        if torch.is_grad_enabled():
+            return similarities_with_gradient(self, pairs)
+        with self.autocasting():
             scores, count = scores_of_pairs(self.model, pairs)
         self.embedded += count
         return scores
@@ -245,12 +248,13 @@ class LiveModel:
 
     def _embeddings(self, features: dict[str, Any]) -> Tensor:
         saving = self.recompute.forgetting() if torch.is_grad_enabled() else nullcontext()
-        with saving, self._autocast():
+        with saving, self.autocasting():
             outputs = self.model(dict(features))  # in which modules note what they find
         embeddings: Tensor = outputs["scores" if self.kind == RERANKER else "sentence_embedding"]
         return embeddings if self.autocast is None else embeddings.float()
 
-    def _autocast(self) -> AbstractContextManager[None]:
+    def autocasting(self) -> AbstractContextManager[None]:
+        """A block in which forward passes are in the precision of the search."""
         return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
 
 

@@ -85,7 +85,7 @@ class LowRankModel(LiveModel):
             which = torch.tensor(vector_of_rank, device=self.device)
             self._run_beside(owners[id(self.parameters[key])], key, row, left, right, which)
         # after the adapters' hooks, so that what it keeps includes their products
-        self.recompute = Recompute(self.model, products=True, autocast=self._autocast)
+        self.recompute = Recompute(self.model, products=True, autocast=self.autocasting)
 
     def _run_beside(
         self, module: nn.Module, key: str, row: int, left: Tensor, right: Tensor, which: Tensor

@@ -79,8 +79,9 @@ class TaskProbe:
         drawn = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most]
         return self._batch(self.dataset.select(sorted(drawn.tolist()))[:])
 
-    def _loss(self, embeddings: Sequence[Tensor], labels: Tensor | None) -> Tensor:
+    def _loss(self, batch: Batch, embeddings: Sequence[Tensor]) -> Tensor:
         """The loss that the task is trained with, of columns (n, d); a scalar."""
+        labels = None if batch.labels is None else batch.labels.to(embeddings[0].device)
         value: Tensor = self.loss([{"sentence_embedding": column} for column in embeddings], labels)
         return value
 
@@ -94,6 +95,10 @@ class TaskProbe:
         """What a search minimises on `batch`; cosines are divided by the temperature."""
         return smooth_measure(batch, temperature)
 
+    def measure_beside(self, known: Batch, batch: Batch) -> TaskMeasure:
+        """The task's own measure on `batch`, where `known` records serve as candidates too."""
+        return TaskMeasure(known, batch)
+
     def measure(self, batch: Batch) -> TaskMeasure:
         """The task's own measure on `batch`, judged by itself alone."""
         labels = None if batch.labels is None else batch.labels[:0]
@@ -101,8 +106,7 @@ class TaskProbe:
 
     def loss_of(self, batch: Batch, embeddings: Sequence[Tensor]) -> Tensor:
         """The loss of `batch`, given the embeddings (n, d) of each of its columns; refused if not finite."""
-        labels = None if batch.labels is None else batch.labels.to(embeddings[0].device)
-        value = self._loss(embeddings, labels)
+        value = self._loss(batch, embeddings)
         if not torch.isfinite(value):
             raise SelfposError(
                 f"the loss of task {self.name} on the probe is {value.item()}: "
@@ -129,16 +133,19 @@ class PairProbe(TaskProbe):
         pairs: Any = list(zip(questions, candidates, strict=True))
         return Batch(self.name, [pairs], torch.tensor(records[self.type.target]))
 
-    def _loss(self, embeddings: Sequence[Tensor], labels: Tensor | None) -> Tensor:
+    def _loss(self, batch: Batch, embeddings: Sequence[Tensor]) -> Tensor:
         """Binary cross-entropy of the scores (n, 1), a scalar: the loss of `CandidatePairs`, which the
         library offers only around a CrossEncoder.
         """
-        assert labels is not None
         scores = embeddings[0].view(-1)
-        return functional.binary_cross_entropy_with_logits(scores, labels.to(scores))
+        return functional.binary_cross_entropy_with_logits(scores, _pairs(batch)[1].to(scores))
 
     def smooth(self, batch: Batch, temperature: float) -> SmoothMeasure:
         return ScoredPairs(*_pairs(batch), RIGHT, RERANKED * temperature)
+
+    def measure_beside(self, known: Batch, batch: Batch) -> TaskMeasure:
+        """The measure on `batch`, whose questions have candidates of their own."""
+        return self.measure(batch)
 
     def measure(self, batch: Batch) -> TaskMeasure:
         """Average precision of each question's right candidates."""
@@ -163,6 +170,20 @@ class SearchProbe(PairProbe):
         texts = list(dict.fromkeys(text for column in columns[1:] for text in column))
         pairs: Any = [(question, text) for question in right for text in texts]
         return Batch(self.name, [pairs], torch.tensor([float(text in right[asked]) for asked, text in pairs]))
+
+    def _loss(self, batch: Batch, embeddings: Sequence[Tensor]) -> Tensor:
+        """InfoNCE of the similarities (n, 1) as they are, a scalar: the mean over right pairs of −log of the
+        softmax among the question's wrong texts. The penalties of SPLADE's training are left out.
+        """
+        pairs, grades = _pairs(batch)
+        questions = len({question for question, _ in pairs})
+        scores = embeddings[0].view(questions, -1)
+        right = (grades >= RIGHT).to(scores.device).view_as(scores)
+        judged = ~right.all(1)
+        scores, right = scores[judged], right[judged]
+        wrong = scores.masked_fill(right, -torch.inf).logsumexp(1, keepdim=True)
+        costs = (torch.logaddexp(scores, wrong) - scores)[right]
+        return costs.mean() if len(costs) else 0 * embeddings[0].sum()
 
     def measure(self, batch: Batch) -> TaskMeasure:
         """nDCG@10 of each question's right texts."""

@@ -132,6 +132,11 @@ def probe_for(base: Path, probe: Mapping[str, ProbeTask]) -> dict[str, ProbeTask
     kind = class_of(base)
     if kind == EMBEDDER:
         return dict(probe)
+    if any(task.type is TEXTS for task in probe.values()):
+        raise SelfposError(
+            f"texts without labels are compared by cosines of their embeddings, and a {kind} has none: give "
+            "questions with their answers, by --probe FILE, or as finetune held them out"
+        )
     return {
         name: replace(task, type=for_class(task.type, kind), prompts=prompts_for(kind, base, task.prompts))
         for name, task in probe.items()
@@ -147,12 +152,6 @@ def _split(probe: Mapping[str, ProbeTask], settings: PositioningSettings, seed: 
                 f"{nearest(name, probe)}"
             )
     searched = probe_under(probe, settings)
-    others = {task.type.model_class for task in probe.values()} - {EMBEDDER}
-    if settings.search != "linearised" and others:
-        raise SelfposError(
-            f"search {settings.search} is for models that embed texts; position a {others.pop()} by search "
-            "linearised, that of method self-positioning"
-        )
     if settings.search == "linearised":
         return split_probe(searched, 0.0, seed, settings.temperature)
     changed = [name for name in probe if searched[name].type is not probe[name].type]

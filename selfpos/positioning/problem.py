@@ -15,6 +15,7 @@ from selfpos.errors import SelfposError
 from selfpos.positioning.live import LiveModel
 from selfpos.positioning.objective import Balance, Batch, TaskProbe, TextTable, losses_of, texts_of
 from selfpos.positioning.space import get_space
+from selfpos.storage.model_class import MULTI_VECTOR, SPARSE
 from selfpos.vectors import tensor_gram
 from selfpos.vectors.names import layer_name
 
@@ -141,7 +142,8 @@ class Problem:
         table = self.table(variable)
         self.live.set_coefficients(table.detach())
         with self.live.collect() as by_tensor:
-            if self.settings.chunk:
+            compares = self.live.kind in (SPARSE, MULTI_VECTOR)  # in chunks by itself
+            if self.settings.chunk and not compares:
                 losses = self._backward_in_chunks(batches, self.settings.chunk)
             else:
                 losses = losses_of(self.tasks, batches, self.live.embed(texts_of(batches)))

@@ -40,6 +40,14 @@ class _Recipe:
     shape: torch.Size
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """Kept in the graph as it is, and at which version of its memory."""
+
+    tensor: Tensor
+    version: int
+
+
 class Recompute:
     """In a block `forgetting()`, a forward pass of `model` does not keep the outputs of activation functions.
 
@@ -79,20 +87,24 @@ class Recompute:
         reference = weakref.ref(output, lambda _: self._origins.pop(address, None))
         self._origins[address] = _Origin(module, source, reference, output._version)
 
-    def _pack(self, tensor: Tensor) -> Tensor | _Recipe:
+    def _pack(self, tensor: Tensor) -> _Kept | _Recipe:
         origin = self._origins.get(tensor.untyped_storage().data_ptr())
         output = origin.output() if origin else None
         if origin is None or output is None or output._version != origin.version:
             # detached: a result that its own node keeps would hold that node, and both would stay where no
             # backward pass comes by (a pooler's)
-            return tensor.detach()
+            return _Kept(tensor.detach(), tensor._version)
         whole = output.numel() == tensor.numel() and output.is_contiguous() and tensor.is_contiguous()
-        return _Recipe(origin.module, origin.input, tensor.shape) if whole else tensor.detach()
+        if not whole:
+            return _Kept(tensor.detach(), tensor._version)
+        return _Recipe(origin.module, origin.input, tensor.shape)
 
     @torch.no_grad()
-    def _unpack(self, packed: Tensor | _Recipe) -> Tensor:
-        if isinstance(packed, Tensor):
-            return packed
+    def _unpack(self, packed: _Kept | _Recipe) -> Tensor:
+        if isinstance(packed, _Kept):
+            if packed.tensor._version != packed.version:  # which torch does not see where hooks keep it
+                raise RuntimeError("a tensor that the backward pass needs was changed in place")
+            return packed.tensor
         with self._autocast():
             again: Tensor = packed.module(packed.input)
         return again.view(packed.shape)

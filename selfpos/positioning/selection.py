@@ -55,7 +55,7 @@ class Selection:
         self.measures: dict[str, TaskMeasure] = {}
         for name, task in validation.items():
             known, measured = search[name].sample(RECORDS, seed), task.sample(RECORDS, seed)
-            self.measures[name] = TaskMeasure(known, measured)
+            self.measures[name] = task.measure_beside(known, measured)
         texts = [text for measure in self.measures.values() for text in measure.texts]
         self.table = TextTable([*texts_of(self.batches), *texts])
         self.base: Measurement | None = None

@@ -76,7 +76,7 @@ def gathered(plan: Plan, probe: Mapping[str, ProbeTask], folder: Path | None = N
         for entry in wanted:
             files[entry.statistic].append(entry.file)
         records = {
-            name: {"type": task.type.name, "records": len(task.dataset), "hash": probe_hash(task)}
+            name: {"type": task.type.name, "records": len(task.records), "hash": probe_hash(task)}
             for name, task in probe.items()
         }
         fingerprints = {f"{entry.statistic} of {entry.task.name}": entry.fingerprint for entry in wanted}

@@ -16,11 +16,15 @@ EMBEDDER, RERANKER = "SentenceTransformer", "CrossEncoder"
 SPARSE, MULTI_VECTOR = "SparseEncoder", "MultiVectorEncoder"
 OTHERS = (RERANKER, SPARSE, MULTI_VECTOR)
 """The classes that do not make one vector of a text, or none that cosines compare."""
+PYLATES_CLASS, PYLATES_MODULES = "ColBERT", "pylate"
+"""What PyLate calls a MultiVectorEncoder, and the package of its modules."""
+PYLATES_DENSE = "pylate.models.Dense.Dense"
+"""The module of PyLate that sentence-transformers reads as its own."""
 PACKAGES = {
     "cross_encoder": RERANKER,
     "sparse_encoder": SPARSE,
     "multi_vector_encoder": MULTI_VECTOR,
-    "pylate": MULTI_VECTOR,
+    PYLATES_MODULES: MULTI_VECTOR,
 }
 """Packages of modules that one class alone has → that class."""
 
@@ -41,7 +45,7 @@ def class_of(folder: Path) -> str:
         return MULTI_VECTOR if colbert else EMBEDDER
     stated = read_json(folder / PROMPTS_CONFIG, missing_ok=True).get("model_type")
     if stated:
-        return MULTI_VECTOR if stated == "ColBERT" else str(stated)  # as PyLate called it
+        return MULTI_VECTOR if stated == PYLATES_CLASS else str(stated)
     modules = read_modules(folder)
     for package, name in PACKAGES.items():
         if any(f".{package}." in f".{module.type}" for module in modules):

@@ -29,15 +29,47 @@ def similarities(model: Any, questions: Sequence[str], texts: Sequence[str]) -> 
     return similar
 
 
+def embedded_with_graph(model: Any, texts: Sequence[str], side: str) -> list[Tensor]:
+    """What `model` makes of one batch of texts of a `side`, query or document, with a graph."""
+    from sentence_transformers import SparseEncoder
+    from sentence_transformers.util import batch_to_device
+
+    for module in model:
+        if type(module).__name__ == "SpladePooling":  # which else overwrites what the backward pass needs
+            module.train()
+    features = batch_to_device(model.preprocess(list(texts), prompt="", task=side), model.device)
+    outputs = model(features, task=side)
+    if isinstance(model, SparseEncoder):
+        return list(outputs["sentence_embedding"])
+    masks = outputs["attention_mask"].bool()
+    return [tokens[mask] for tokens, mask in zip(outputs["token_embeddings"], masks, strict=True)]
+
+
 def scores_of_pairs(model: Any, pairs: Sequence[tuple[str, str]]) -> tuple[Tensor, int]:
     """The model's similarity of each question and text, (pairs, 1); and how many texts it embedded.
 
-    Each is embedded once. Questions with the same texts are compared in one go.
+    Each is embedded once.
+    """
+    questions, texts = sides(pairs)
+    return compared(model, pairs, *embedded(model, questions, texts)), len(questions) + len(texts)
+
+
+def sides(pairs: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    """The questions and the texts of `pairs`, each once."""
+    questions, texts = (list(dict.fromkeys(pair[side] for pair in pairs)) for side in (0, 1))
+    return questions, texts
+
+
+def compared(
+    model: Any, pairs: Sequence[tuple[str, str]], asked: Sequence[Any], found: Sequence[Any]
+) -> Tensor:
+    """The similarity of each pair, (pairs, 1), of what the model makes of its `sides`.
+
+    Differentiable. Questions with the same texts are compared in one go.
     """
     by_question = rows_by([question for question, _ in pairs])
-    row_of = {text: row for row, text in enumerate(dict.fromkeys(text for _, text in pairs))}
+    row_of = {text: row for row, text in enumerate(sides(pairs)[1])}
     numbers = {question: row for row, question in enumerate(by_question)}
-    asked, found = embedded(model, list(by_question), list(row_of))
     together: dict[tuple[int, ...], list[str]] = {}
     for question, rows in by_question.items():
         together.setdefault(tuple(row_of[pairs[row][1]] for row in rows), []).append(question)
@@ -48,4 +80,4 @@ def scores_of_pairs(model: Any, pairs: Sequence[tuple[str, str]]) -> tuple[Tenso
         )
         places = torch.tensor([by_question[question] for question in questions])
         scores[places.reshape(-1), 0] = similar.reshape(-1).float().cpu()
-    return scores, len(by_question) + len(row_of)
+    return scores

@@ -17,6 +17,7 @@ from selfpos.storage.numbers import TORCH
 from selfpos.storage.tensor_file import TensorEntry
 from selfpos.vectors.config_fields import field_differences
 from selfpos.vectors.match import paired
+from selfpos.vectors.pylate import as_today, markers
 from selfpos.vectors.tokenizers import tokenizer_difference
 
 QUANTISED = {"F8_E4M3", "F8_E5M2", "I8", "U8"}
@@ -73,6 +74,7 @@ def some_tensors(names: list[str]) -> str:
 
 def config_differences(base: ModelFolder, other: ModelFolder, tokenizers: Iterable[str]) -> list[str]:
     """Differences of modules, their configs, pooling, prompts and similarity, followed by `tokenizers`."""
+    base, other = as_today(base), as_today(other)
     activations = [_activation(model) for model in (base, other)]
     tokenizers = [*_unlike("activation_fn", *activations), *tokenizers]
     if other.is_plain or base.is_plain:
@@ -182,11 +184,12 @@ def pooling_mode(config: dict[str, Any]) -> str:
 
 def prompts_of(model: ModelFolder) -> dict[str, str]:
     """The prompts of a model by name, without empty ones."""
-    return {name: text for name, text in _object(model, PROMPTS_CONFIG, "prompts").items() if text}
+    return {name: text for name, text in _object(as_today(model), PROMPTS_CONFIG, "prompts").items() if text}
 
 
 def side_prompt(model: ModelFolder, side: str = "") -> str:
     """What sentence-transformers puts before a `query`, a `document` or, without a side, before any text."""
+    model = as_today(model)
     prompts = _object(model, PROMPTS_CONFIG, "prompts")
     names = {"query": ("query",), "document": ("document", "passage", "corpus")}.get(side, ())
     default = str(model.config(PROMPTS_CONFIG).get("default_prompt_name"))
@@ -211,9 +214,9 @@ def _prompt_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
 
 def tokenizer_differences(base: ModelFolder, other: ModelFolder) -> dict[str, str]:
     """Networks whose tokenizers turn a text into other token numbers: the prefix of their keys → how."""
-    differences = {}
+    differences, inserted = {}, (markers(base), markers(other))
     for mine, theirs in paired(base, other):
-        difference = tokenizer_difference(base.path / mine.path, other.path / theirs.path)
+        difference = tokenizer_difference(base.path / mine.path, other.path / theirs.path, inserted)
         if difference is not None:
             differences[mine.prefix] = difference
     return differences

@@ -44,19 +44,22 @@ WORDS, BATCH = 32, 1024
 Encode = Callable[[list[str]], list[list[int]]]
 
 
-def tokenizer_difference(mine: Path, theirs: Path) -> str | None:
+Markers = tuple[Sequence[str], Sequence[str]]
+"""Of two tokenizers, the tokens that are read whole once the model is loaded."""
+
+
+def tokenizer_difference(mine: Path, theirs: Path, markers: Markers = ((), ())) -> str | None:
     """How the tokenizer in folder `theirs` differs from that in `mine`, in words; None where it does not.
 
     Padding and the length of truncation are ignored, and so is how a tokenizer is written down. A folder
     without a tokenizer has no difference.
     """
-    if (mine / "tokenizer.json").is_file() and all(
-        _equal(mine / name, theirs / name) for name in ("tokenizer.json", TOKENIZER_CONFIG)
-    ):
+    alike = (mine / "tokenizer.json").is_file() and markers[0] == markers[1]
+    if alike and all(_equal(mine / name, theirs / name) for name in ("tokenizer.json", TOKENIZER_CONFIG)):
         return None
     sides = [_truncation_side(folder) for folder in (mine, theirs)]
     with strangers_files(f"the tokenizers of {mine} and {theirs} cannot be compared, for one of them fails"):
-        difference = _encoding_difference(mine, theirs)
+        difference = _encoding_difference(mine, theirs, markers)
     return difference or (
         None
         if None in sides or sides[0] == sides[1]
@@ -80,7 +83,7 @@ def _truncation_side(folder: Path) -> str | None:
     return str(mapping(read_json(file), "truncation", file).get("direction", "right")).lower()
 
 
-def _encoding_difference(mine: Path, theirs: Path) -> str | None:
+def _encoding_difference(mine: Path, theirs: Path, markers: Markers) -> str | None:
     """The difference of the token numbers of whole texts."""
     files = [[name for name in TOKENIZER_FILES if (folder / name).is_file()] for folder in (mine, theirs)]
     if not all(files):
@@ -90,14 +93,18 @@ def _encoding_difference(mine: Path, theirs: Path) -> str | None:
     fields = _fields(mine) == _fields(theirs)
     fast = any("tokenizer.json" in side for side in files)  # which is all that is read where it is there
     decisive = {side[0] for side in files} if fast else {*files[0], *files[1]}
-    if fields and all(_equal(mine / name, theirs / name) for name in decisive):
+    alike = fields and markers[0] == markers[1]
+    if alike and all(_equal(mine / name, theirs / name) for name in decisive):
         return None
     if decisive != {"tokenizer.json"}:
-        return _by_library(mine, theirs)
-    difference = _compare(open_tokenizer(mine / "tokenizer.json"), open_tokenizer(theirs / "tokenizer.json"))
+        return _by_library(mine, theirs, markers)
+    opened = [open_tokenizer(folder / "tokenizer.json") for folder in (mine, theirs)]
+    for tokenizer, whole in zip(opened, markers, strict=True):
+        _read_whole(tokenizer, whole)
+    difference = _compare(*opened)
     if difference is None and fields:
         return None
-    library = _by_library(mine, theirs)
+    library = _by_library(mine, theirs, markers)
     return None if library is None else difference or library
 
 
@@ -193,16 +200,29 @@ def _vocabulary_difference(mine: Mapping[str, int], theirs: Mapping[str, int]) -
     return f"its tokenizer differs (vocabulary: {' and '.join(parts)})"
 
 
-def _by_library(mine: Path, theirs: Path) -> str | None:
+def _read_whole(tokenizer: Any, markers: Iterable[str]) -> None:
+    """Make those of `markers` that are tokens special ones, as sentence-transformers does on loading."""
+    from tokenizers import AddedToken
+
+    tokens = tokenizer.get_vocab(with_added_tokens=True)
+    for marker in markers:
+        token = next((text for text in (marker, *marker.split()[:1]) if text in tokens), None)
+        if token is not None and tokenizer.encode(token, add_special_tokens=False).tokens != [token]:
+            tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True)])
+
+
+def _by_library(mine: Path, theirs: Path, markers: Markers) -> str | None:
     """The difference of the tokenizers as transformers loads them, which may follow other files too."""
     from transformers import AutoTokenizer
 
     opened = []
-    for folder in (mine, theirs):
+    for folder, whole in zip((mine, theirs), markers, strict=True):
         try:
             opened.append(
                 AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             )
+            if whole and opened[-1].is_fast:
+                _read_whole(opened[-1].backend_tokenizer, whole)
         except Exception as error:  # of many kinds, from converters of many formats
             return f"its tokenizer cannot be compared: {folder} does not load as one ({error})"
 

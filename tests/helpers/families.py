@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,46 @@ def splade(place: Path, **fields: Any) -> Path:
     model = SparseEncoder(modules=[body, SpladePooling()], device="cpu", prompts={"query": "ask "})
     model.save_pretrained(str(place / "base"))
     return place / "base"
+
+
+def pylate(today: Path, folder: Path, **fields: Any) -> Path:
+    """The MultiVectorEncoder `today` as PyLate stores it, with its markers as tokens; `fields` of its
+    config_sentence_transformers.json replace the usual ones, and those that are None are left out.
+    """
+    import shutil
+
+    from transformers import AutoTokenizer
+
+    shutil.copytree(today, folder, ignore=shutil.ignore_patterns("2_*", "3_*"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["[Q] ", "[D] "])
+    tokenizer.pad_token = tokenizer.mask_token
+    tokenizer.save_pretrained(folder)
+    classes = ["sentence_transformers.models.Transformer", "pylate.models.Dense.Dense"]
+    modules = [
+        {"idx": index, "name": str(index), "path": ["", "1_Dense"][index], "type": kind}
+        for index, kind in enumerate(classes)
+    ]
+    dense = json.loads((folder / "1_Dense" / "config.json").read_text())
+    named = {name: value for name, value in dense.items() if not name.startswith("module_")}
+    config = {
+        "model_type": "ColBERT", "prompts": {}, "default_prompt_name": None, "similarity_fn_name": "MaxSim",
+        "query_prefix": "[Q] ", "document_prefix": "[D] ", "query_length": 8, "document_length": 20,
+        "attend_to_expansion_tokens": False, "skiplist_words": ["a", "b"],
+    } | fields  # fmt: skip
+    for file, content in {
+        "modules.json": modules,
+        "1_Dense/config.json": named,
+        "sentence_bert_config.json": {"max_seq_length": 19, "do_lower_case": False},
+        "config_sentence_transformers.json": {k: v for k, v in config.items() if v is not None},
+    }.items():
+        (folder / file).write_text(json.dumps(content))
+    return folder
+
+
+def saved_today(source: Path, folder: Path) -> Path:
+    """The MultiVectorEncoder in `source`, of any layout, as sentence-transformers saves it."""
+    from sentence_transformers import MultiVectorEncoder
+
+    MultiVectorEncoder(str(source), device="cpu").save_pretrained(str(folder))
+    return folder

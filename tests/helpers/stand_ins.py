@@ -65,6 +65,10 @@ class Probe:
     type: PairTask
     dataset: Dataset
 
+    @property
+    def records(self) -> Dataset:
+        return self.dataset
+
 
 def words(count: int, seed: int) -> list[str]:
     """`count` random texts of two to six letters each spelled apart, which the tiny model's vocabulary

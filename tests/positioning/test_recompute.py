@@ -76,7 +76,7 @@ def kept(model: nn.Module, x: torch.Tensor, **options: object) -> tuple[int, lis
 
     def watched(tensor: torch.Tensor) -> object:
         packed = original(tensor)
-        held = packed if isinstance(packed, torch.Tensor) else packed.input
+        held = packed.input if hasattr(packed, "input") else packed.tensor
         if held.shape[-1] == 64 and held.numel() > 64 * 8:
             memory[held.untyped_storage().data_ptr()] = held.numel()
         return packed
@@ -132,3 +132,14 @@ def test_a_branch_that_no_backward_pass_visits_is_freed() -> None:
     del found, pooled
     gc.collect()
     assert [reference() for reference in gone] == [None, None]
+
+
+def test_a_kept_tensor_that_is_changed_in_place_is_noticed() -> None:
+    start = torch.ones(3, requires_grad=True)
+    recompute = Recompute(torch.nn.Identity(), products=False, autocast=nullcontext)
+    with recompute.forgetting():
+        half = start * 0.5
+        value = half.log1p()
+        half.add_(1)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        value.sum().backward()

@@ -16,6 +16,7 @@ from datasets import Dataset
 from selfpos import operations
 from selfpos.data.probe import ProbeTask, write_probe
 from selfpos.errors import SelfposError
+from selfpos.positioning.draws import split_probe
 from selfpos.positioning.folds import LARGEST, Folds, check_records
 from selfpos.positioning.live import LiveModel, check_live
 from selfpos.positioning.objective import Batch, PairProbe
@@ -199,3 +200,39 @@ def test_a_probe_needs_a_question_with_a_right_and_a_wrong_candidate(grades: lis
         return
     with pytest.raises(SelfposError, match="no question has both a right and a wrong candidate"):
         check_records({"task": probe}, 0.05, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["--steps", "layer-wise", "lm-cocktail", "cma-es"])
+def test_other_searches_position_rerankers(
+    method: str, trained: Path, tmp_path: Path, selfpos: CommandLine
+) -> None:
+    base, sources, out = trained / "base", [trained / "one", trained / "two"], tmp_path / "out"
+    options: dict[str, list[Any]] = {
+        "--steps": ["self-positioning", "--steps", 30, "--param", "learning_rate=0.05"],
+        "layer-wise": ["layer-wise", "--steps", 30],
+        "lm-cocktail": ["lm-cocktail"],
+        "cma-es": ["cma-es", "--param", "evaluations=12"],
+    }
+    done = selfpos("merge", "--base", base, "--vectors", *sources, "--method", *options[method], "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "share texts" not in done.stderr
+    found = json.loads((out / "selfpos.json").read_text())["positioning"]
+    start, tuned, merged = state(base), [state(source) for source in sources], state(out)
+    rows = found.get("tensors") or dict.fromkeys(start, found["coefficients"])
+    for key, value in merged.items():
+        moved = sum(c * (t[key] - start[key]) for c, t in zip(rows[key], tuned, strict=True))
+        np.testing.assert_allclose(value, start[key] + moved, atol=2e-6, err_msg=key)
+    probe = operations.probe_of(sources)
+    before, after = (sum(by_hand(folder, task)[1] for task in probe.values()) for folder in (base, out))
+    assert after > before
+
+
+def test_a_question_is_searched_on_or_selected_by(trained: Path) -> None:
+    probe = operations.probe_of([trained / "one", trained / "two"])
+    search, validation = split_probe(probe, 0.4, 0, 0.05)
+    for name, part in validation.items():
+        asked, held = (set(side.dataset["query"]) for side in (search[name], part))
+        assert asked and held and asked.isdisjoint(held)
+        measure = part.measure_beside(search[name].everything(), part.everything())
+        assert isinstance(measure, PairMeasure) and measure.judges

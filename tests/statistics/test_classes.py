@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,8 @@ def test_a_merge_is_made_again_from_its_probe_set(kind: str, tmp_path: Path) -> 
     )
     out = operations.merge(base, sources, "regmean", tmp_path / "out", probe=read_probe(kept))
     assert reproduce(str(out), probe=kept).identical
+    told = json.loads((out / "selfpos.json").read_text())["statistics"]["probe"]
+    assert {task["records"] for task in told.values()} == {len(records)}  # of questions, not of pairs
 
 
 def test_fisher_of_a_search_model_is_refused_with_what_can_be_done(tmp_path: Path) -> None:

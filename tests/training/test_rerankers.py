@@ -20,6 +20,7 @@ from selfpos.storage.manifest import read_manifest
 from selfpos.tasks.measure import PairMeasure
 from selfpos.tasks.types.candidates import CandidatePairs
 from selfpos.training.validation import score
+from tests.conftest import make_specialist
 from tests.helpers.adapters import edit_json, state
 from tests.helpers.command import ROOT, TWO_PROCESSES, CommandLine
 from tests.helpers.families import plain_bert, splade
@@ -270,15 +271,14 @@ def test_what_cannot_be_is_refused_before_it_is_trained(tmp_path: Path, selfpos:
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("x")]
 
 
-def test_other_searches_are_refused_with_what_can_be_done(tmp_path: Path, selfpos: CommandLine) -> None:
-    base, data = reranker(tmp_path), single(tmp_path / "graded.jsonl", [0.9, 0.1, 0.6, 0.0])
-    done = selfpos(*TASK, "--data", data, "--base", base, "--out", tmp_path / "one", *QUICK)
-    assert done.returncode == 0, done.stderr
+def test_plain_texts_are_refused_with_what_can_be_done(tmp_path: Path, selfpos: CommandLine) -> None:
+    base = reranker(tmp_path)
+    one = make_specialist(base, tmp_path / "one", seed=1)
     for dry in (["--dry-run"], []):
-        merge = ["merge", "--base", base, "--vectors", tmp_path / "one", "--method", "layer-wise"]
-        done = selfpos(*merge, "--out", tmp_path / "merged", *dry)
+        merge = ["merge", "--base", base, "--vectors", one, "--method", "self-positioning"]
+        done = selfpos(*merge, "--texts", "one=corpus", "--out", tmp_path / "merged", *dry)
         assert done.returncode == 2, done.stderr
-        assert "position a CrossEncoder by search linearised" in done.stderr
+        assert "a CrossEncoder has none: give questions with their answers, by --probe" in done.stderr
     assert not (tmp_path / "merged").exists()
 
 

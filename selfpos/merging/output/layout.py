@@ -24,6 +24,7 @@ from selfpos.storage.file_kinds import (
     model_files,
 )
 from selfpos.storage.manifest import mapping, read_json
+from selfpos.storage.model_class import PYLATES_DENSE
 from selfpos.storage.model_folder import ModelFolder
 from selfpos.storage.numbers import STORED, TORCH
 from selfpos.vectors.check import prompts_of
@@ -127,7 +128,7 @@ def code_of(model: ModelFolder) -> dict[Path, str]:
         beside = Path(*module.type.split(".")[:-1]).with_suffix(".py")
         there = [path for path in (within_package, beside) if (model.path / path).is_file()]
         installed = importlib.util.find_spec(module.type.partition(".")[0]) is not None
-        if there or not installed:
+        if there or not (installed or module.type == PYLATES_DENSE):
             files[there[0] if there else beside] = MODULES
     return files
 
