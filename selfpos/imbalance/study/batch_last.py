@@ -7,6 +7,7 @@ and backward are matrix products of good shapes, and pooling compares long conti
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -56,6 +57,19 @@ class ConvPool(nn.Module):
             shapes = (rows, maps, columns * batch), (rows // 2, 2, maps, columns // 2, batch)
             self._scratch = x.new_empty(shapes[0]), x.new_empty(shapes[1])
         return _ConvPool.apply(x, weight, self.bias, self._scratch).permute(3, 1, 0, 2)
+
+
+def join_pooling(network: nn.Module) -> nn.Module:
+    """Put a `ConvPool` in the place of every convolution of `network` that it can replace with its pooling.
+
+    For training on one thread of a CPU. Predictions of large batches do not gain.
+    """
+    for layers in list(network.modules()):
+        if isinstance(layers, nn.Sequential):
+            for index, (conv, pool) in enumerate(pairwise(layers)):
+                if isinstance(conv, nn.Conv2d) and ConvPool.replaces(conv, pool):
+                    layers[index], layers[index + 1] = ConvPool(conv), nn.Identity()
+    return network
 
 
 class _ConvPool(torch.autograd.Function):

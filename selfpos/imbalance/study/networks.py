@@ -9,7 +9,6 @@ touches another network's, so a training step of the wide network is a step of e
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -17,8 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from selfpos.imbalance.study.batch_last import ConvPool
 
 COSINE_SCALE = 30.0
 # Caffe's "xavier" (FAN_IN) is uniform in ±√(3 / fan_in); torch's xavier_uniform_ also counts fan_out.
@@ -80,8 +77,7 @@ def _grouped(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Ten
 def widen(networks: Sequence[nn.Module]) -> nn.Module:
     """One module that computes all `networks` (same architecture) side by side; a copy of a single one.
 
-    On a CPU its convolutions are laid out channels last: they and the pooling run several times as fast. A
-    single network's `ConvPool`s are faster still, on one thread.
+    On a CPU its convolutions are laid out channels last: they and the pooling run several times as fast.
     """
     wide = copy.deepcopy(networks[0])
     if len(networks) > 1:
@@ -95,21 +91,10 @@ def widen(networks: Sequence[nn.Module]) -> nn.Module:
                 else:
                     trained = layer.get_parameter(key).requires_grad
                     layer._parameters[key] = nn.Parameter(joined, requires_grad=trained)
-    elif torch.get_num_threads() == 1:
-        for layer in list(wide.modules()):
-            if isinstance(layer, nn.Sequential):
-                _join_pooling(layer)
     for layer in wide.modules():
         if isinstance(layer, nn.Conv2d) and layer.weight.device.type == "cpu":
             layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return wide
-
-
-def _join_pooling(layers: nn.Sequential) -> None:
-    """Put a `ConvPool` in the place of every convolution on the CPU that it can replace with its pooling."""
-    for index, (conv, pool) in enumerate(itertools.pairwise(layers)):
-        if isinstance(conv, nn.Conv2d) and conv.weight.device.type == "cpu" and ConvPool.replaces(conv, pool):
-            layers[index], layers[index + 1] = ConvPool(conv), nn.Identity()
 
 
 def copy_back(wide: nn.Module, networks: Sequence[nn.Module]) -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from selfpos.imbalance.study.batch_last import ConvPool
-from selfpos.imbalance.study.networks import build, widen
+from selfpos.imbalance.study.batch_last import ConvPool, join_pooling
+from selfpos.imbalance.study.networks import build
 from selfpos.imbalance.study.recipe import TrainingSettings
 from selfpos.imbalance.study.trainer import fit
 
@@ -71,11 +71,11 @@ def test_only_what_it_computes_is_replaced() -> None:
         assert not ConvPool.replaces(other, pool)
     for other in (nn.MaxPool2d(3, 2), nn.MaxPool2d(2, ceil_mode=True), nn.AvgPool2d(2), nn.ReLU()):
         assert not ConvPool.replaces(conv, other)
-    trunk = widen([build("lenet", 10, 0)]).trunk
+    trunk = join_pooling(build("lenet", 10, 0)).trunk
     names = ["ConvPool", "Identity", "ConvPool", "Identity", "Dense", "ReLU"]
     assert [type(layer).__name__ for layer in trunk] == names
     for name in ("all-cnn", "cifar-quick", "resnet-10"):
-        assert not any(isinstance(layer, ConvPool) for layer in widen([build(name, 10, 0)]).modules())
+        assert not any(isinstance(layer, ConvPool) for layer in join_pooling(build(name, 10, 0)).modules())
 
 
 # In float32, rounding turns a maximum over to its neighbour now and then, or a ReLU's sign.
