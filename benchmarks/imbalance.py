@@ -7,7 +7,9 @@ grids cost at that speed.
 
 The ways take turns, round by round, so that other work on the machine falls on all of them; the median of the
 rounds counts. On one thread of a CPU the seconds are those that the process computed, not those it waited for
-a core. plain: torch as one writes it, a network after the other. single: this project's `fit`, a network
+a core; they are more than on an idle machine where the load average exceeds the cores.
+
+plain: torch as one writes it, a network after the other. single: this project's `fit`, a network
 after the other, which is what a worker of `run_grid` does on a CPU. wide: `fit` on all at once (grouped
 convolutions), which is what it does on a GPU. vmap: torch.func over stacked parameters. workers: `single` in
 as many processes as there are threads, one thread each, as `run_grid` does with `--workers`; the other ways
@@ -19,6 +21,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import platform
 import statistics
 import time
@@ -172,6 +175,7 @@ def main() -> None:
         "threads": chosen.threads,
         "seconds of": "computing" if _clock(device) is time.process_time else "wall clock",
         "torch": torch.__version__,
+        "load average": round(os.getloadavg()[1], 1),
         "images_per_second": {name: round(value, 1) for name, value in small.items()},
         "ratio_to_plain": {name: round(value / small["plain"], 2) for name, value in small.items()},
         "images_per_second_as_trained": {name: round(value, 1) for name, value in speed.items()},

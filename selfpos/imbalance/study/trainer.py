@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from selfpos.console import log
+from selfpos.imbalance.study.batch_last import join_pooling
 from selfpos.imbalance.study.data import Images
 from selfpos.imbalance.study.networks import Network, copy_back, widen
 from selfpos.imbalance.study.recipe import TrainingSettings
@@ -73,6 +74,8 @@ def fit(
     """
     device = next(networks[0].parameters()).device
     wide = widen(networks).train()
+    if len(networks) == 1 and device.type == "cpu" and torch.get_num_threads() == 1:
+        join_pooling(wide)
     optimiser = _optimiser(wide, settings, rate, optimizer or settings.optimizer)
     schedule = settings.schedule.over(iterations)
     sizes = torch.from_numpy(counts).to(device)
