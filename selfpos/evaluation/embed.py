@@ -19,7 +19,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import truncate_embeddings
 
 from selfpos.evaluation.store import Store, key_of
-from selfpos.passes import MOST_TEXTS, TOKENISED_AT_ONCE, batches, budget_of
+from selfpos.passes import MOST_TEXTS, TOKENISED_AT_ONCE, batches, budget_of, packed_layers
 
 FEATURES = {"input_ids", "attention_mask", "token_type_ids"}
 
@@ -110,7 +110,7 @@ def embed(
     def work(group: list[int]) -> tuple[list[int], np.ndarray]:
         return group, _forward(model, [tokens[index] for index in group], options, extra)
 
-    with _mapping(model.device.type) as compute:
+    with packed_layers(model), _mapping(model.device.type) as compute:
         yield from compute(work, groups)
 
 

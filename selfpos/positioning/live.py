@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from selfpos.errors import SelfposError
-from selfpos.passes import TOKENISED_AT_ONCE, batches, budget_of
+from selfpos.passes import TOKENISED_AT_ONCE, batches, budget_of, packed_layers
 from selfpos.positioning.comparing import similarities_with_gradient
 from selfpos.positioning.deltas import open_deltas
 from selfpos.positioning.processes import Processes
@@ -175,7 +175,8 @@ class LiveModel:
             if self._tokenised is None or self._tokenised.texts != list(texts):
                 self._tokenised = self._tokenise(texts)
             chunks = self._tokenised.chunks
-            embedded = [self._embeddings(features) for features in self._tokenised.features]
+            with packed_layers(self.model):
+                embedded = [self._embeddings(features) for features in self._tokenised.features]
         if not embedded:  # fewer texts than processes: say at least how wide an embedding is
             embedded = [self.forward(list(texts[:1]))[:0]]
         parts = processes.gather(embedded, [len(chunk) for chunk in chunks])
@@ -204,7 +205,7 @@ class LiveModel:
         """Similarities (len(pairs), 1) of questions and texts."""
         if torch.is_grad_enabled():
             return similarities_with_gradient(self, pairs)
-        with self.autocasting():
+        with packed_layers(self.model), self.autocasting():
             scores, count = scores_of_pairs(self.model, pairs)
         self.embedded += count
         return scores
