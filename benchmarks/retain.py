@@ -328,6 +328,16 @@ def area(points: Sequence[dict[str, Any]]) -> float:
     return total
 
 
+def _line(piece: dict[str, Any]) -> list[str]:
+    """What `retain` made of one domain and seed."""
+    row = piece["arms"]["retain"]
+    return [
+        piece["domain"], str(piece["seed"]), str(piece["validation"]), str(piece["records"]),
+        f"{100 * piece['gain']:.1f}", f"{100 * piece['loss']:.1f}", f"{row['alpha']:.2f}",
+        f"{100 * row['kept']:.0f} %", f"{100 * row['undone']:.0f} %",
+    ]  # fmt: skip
+
+
 def report(out: Path) -> None:
     """The table of all pieces, as JSON and Markdown beside their folder."""
     from selfpos.console import markdown_table
@@ -338,28 +348,27 @@ def report(out: Path) -> None:
     lines = []
     for arm in dict.fromkeys(arm for piece in pieces for arm in piece["arms"]):
         rows = [piece["arms"][arm] for piece in pieces if arm in piece["arms"]]
-        means = [100 * statistics.mean(row[share] for row in rows) for share in ("kept", "undone")]
+        means = [100 * statistics.mean(min(row[share], 1.0) for row in rows) for share in ("kept", "undone")]
         broken = [sum(bool(row[how]) for row in rows) for how in ("broken", "beyond_a_fifth")]
         counted = [f"{count} of {len(rows)}" for count in broken]
         lines.append([arm, str(len(rows)), *(f"{mean:.0f} %" for mean in means), *counted])
-    what = ", ".join(
-        f"{p['domain']} seed {p['seed']} (gain {100 * p['gain']:.1f}, loss {100 * p['loss']:.1f}; chosen on "
-        f"{p['validation']} records a task, judged on {p['records']})"
-        for p in pieces
-    )
     missing = ", ".join(name for name in DOMAINS if name not in {piece["domain"] for piece in pieces})
+    fronts = [
+        [name, f"{statistics.mean(piece['hypervolume'][name] for piece in pieces):.3f}"]
+        for name in pieces[0]["hypervolume"]
+    ]
     text = [
-        "# retain", "", f"Measured: {what}. Not measured: {missing or 'no domain'}.", "",
+        "# retain", "", f"Not measured: {missing or 'no domain'}.", "",
         "Broken: on the test a general task is significantly below the base; beyond a fifth: by more than a "
-        "fifth of what the fine-tune lost on it.", "",
+        "fifth of what the fine-tune lost on it. A share above all counts as all in a mean.", "",
         markdown_table(["arm", "runs", "gain kept", "loss undone", "broken", "beyond a fifth"], lines), "",
+        "Each run: points that the fine-tune gained on its domain and lost on general tasks, on the test, "
+        "and what `retain` made of it.", "",
         markdown_table(
-            ["front", "hypervolume"],
-            [
-                [name, f"{statistics.mean(piece['hypervolume'][name] for piece in pieces):.3f}"]
-                for name in pieces[0]["hypervolume"]
-            ],
+            ["domain", "seed", "chosen on", "judged on", "gain", "loss", "α", "gain kept", "loss undone"],
+            [_line(piece) for piece in pieces],
         ), "",
+        markdown_table(["front", "hypervolume"], fronts), "",
     ]  # fmt: skip
     out.with_suffix(".json").write_text(json.dumps(pieces, indent=1) + "\n")
     out.with_suffix(".md").write_text("\n".join(text))
