@@ -117,17 +117,25 @@ class Scale:
         """The share of the domain's gain that a point keeps."""
         return (self.mean(point, "domain") - self.mean(self.base, "domain")) / self.units[0]
 
+    def surely_kept(self, point: Point) -> float:
+        """`kept`, less a standard error of the difference to the fine-tune.
+
+        Of many points that seem to keep all, the best on the general tasks often keeps less on other records.
+        """
+        return self.kept(point) - self.error(point, self.tuned, "domain") / self.units[0]
+
     def undone(self, point: Point) -> float:
         """The share of the general loss that a point undoes; what it gains on the base comes on top."""
         return 1 + (self.mean(point, "general") - self.mean(self.base, "general")) / self.units[1]
 
     def value(self, point: Point) -> float:
-        """Both shares together, the gain alone where no loss is clear.
+        """Both shares together; where no loss is clear, what is surely kept of the gain.
 
         More than all of a gain or loss is worth no more than all.
         """
-        kept = min(self.kept(point), 1.0)
-        return kept + min(self.undone(point), 1.0) if self.forgot else kept
+        if not self.forgot:
+            return min(self.surely_kept(point), 1.0)
+        return min(self.kept(point), 1.0) + min(self.undone(point), 1.0)
 
     def intervals(self, point: Point) -> tuple[Interval, Interval]:
         """95 % intervals of both shares over resamples of the records."""
@@ -188,20 +196,21 @@ def front(scale: Scale, points: Sequence[Point], most: int = 12) -> list[Point]:
 def choose(scale: Scale, points: Sequence[Point], keep: float | None) -> Point:
     """The point to take.
 
-    With `keep`, the best general mean of those that keep so large a share of the gain; without, of those at
-    which no general task is significantly below the base, the largest sum of both shares, and of equal sums
-    the best general mean.
+    With `keep`, the best general mean of those that surely keep so large a share of the gain; without, of
+    those at which no general task is significantly below the base, the largest value, and of equal ones the
+    best general mean.
 
     Raises:
         SelfposError: no point keeps the promise; the nearest is named, and the task in the way.
     """
     if keep is not None:
-        holding = [point for point in points if scale.kept(point) >= keep]
+        holding = [point for point in points if scale.surely_kept(point) >= keep]
         if not holding:
-            nearest = max(points, key=scale.kept)
+            nearest = max(points, key=scale.surely_kept)
             raise SelfposError(
                 f"no point keeps {keep:.0%} of the domain's gain; the nearest, at α = "
-                f"{nearest.place.alpha:.2f}, keeps {scale.kept(nearest):.0%}"
+                f"{nearest.place.alpha:.2f}, keeps {scale.kept(nearest):.0%}, less a standard error "
+                f"{scale.surely_kept(nearest):.0%}"
             )
         return max(holding, key=lambda point: scale.mean(point, "general"))
     ordered = [point for point in points if scale.kept(point) > LEAST]

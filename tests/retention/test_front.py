@@ -71,6 +71,23 @@ def test_more_than_all_of_the_gain_is_worth_no_more_and_the_most_general_is_take
     assert choose(scale, [BASE, all_of_it, beyond], None) is all_of_it
 
 
+def noisy(place: float, share: float, general: float) -> Point:
+    """A point that is right on other domain records than the fine-tune: so many of all by chance."""
+    right = point(place, share, general)
+    hits = np.random.default_rng(0).permutation(right.items["d"]["hits"])
+    items = right.items | {"d": {"hits": hits}}
+    return Point(right.place, JUDGE.scores(items), items)
+
+
+def test_a_gain_that_may_be_chance_is_not_counted_as_kept() -> None:
+    scale = Scale(JUDGE, BASE, point(1.0, 0.80, 0.7975))
+    lucky = noisy(0.3, 0.80, 0.80)
+    assert scale.kept(lucky) == pytest.approx(1.0)
+    assert scale.surely_kept(lucky) < 0.95
+    assert choose(scale, [BASE, lucky, scale.tuned], None) is scale.tuned
+    assert choose(scale, [BASE, lucky, scale.tuned], 0.95) is scale.tuned
+
+
 def test_an_interval_is_of_the_share_beside_it_where_the_gain_is_not_clear() -> None:
     hits = BASE.items["d"]["hits"].copy()
     hits[:28], hits[-32:] = 0.0, 1.0
@@ -103,7 +120,7 @@ def test_of_points_that_keep_the_promise_both_shares_together_decide() -> None:
 
 
 def test_a_share_of_the_gain_is_asked_for_at_the_least_loss() -> None:
-    points = [BASE, point(0.2, 0.70, 0.79), point(0.5, 0.79, 0.74), point(0.7, 0.80, 0.70), TUNED]
+    points = [BASE, point(0.2, 0.70, 0.79), point(0.5, 0.795, 0.74), point(0.7, 0.80, 0.70), TUNED]
     assert choose(SCALE, points, 0.95) is points[2]
     with pytest.raises(SelfposError, match=r"no point keeps 95% .* at α = 0.20, keeps 67%"):
         choose(SCALE, points[:2], 0.95)
