@@ -42,7 +42,8 @@ GENERAL = {
     "questions": ("retrieval", "mlquestions", "validation", "test"),
 }
 STEPS, BATCH, RATE, LENGTH = 80, 32, 1e-4, 64
-HELD_OUT, PLAIN = 1500, 200
+HELD_OUT, PLAIN = 1500, 200  # where training and test are one split
+FEW = 300  # records of a split for training that are only chosen by
 SWEEP = [0.125 * step for step in range(9)]
 ANCHOR = 10.0  # λ of the anchor loss λ·|f_θ − f_θ0|²
 RESULTS = Path(__file__).parent / "results"
@@ -55,7 +56,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the data sets")
     parser.add_argument("--domains", nargs="+", default=list(DOMAINS), choices=DOMAINS)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--validation", type=int, default=300, help="records of a task to choose by")
+    parser.add_argument(
+        "--validation", type=int, default=300, help="records of a task to choose by, at most 300"
+    )
     parser.add_argument("--records", type=int, default=500, help="records of a task to judge by")
     parser.add_argument("--models", type=Path, default=Path("checkpoints/retain"))
     parser.add_argument("--out", type=Path, default=RESULTS / "retain", help="folder of the pieces")
@@ -86,7 +89,8 @@ def domain_parts(domain: str, data: Path, choosing: int = 0, judging: int = 0) -
     kind, folder, train, test = DOMAINS[domain]
     validation = records(kind, folder, train, data, 0, choosing)
     tested = records(kind, folder, test, data, HELD_OUT // 2 if train == test else 0, judging)
-    return records(kind, folder, train, data, HELD_OUT), validation, tested
+    training = records(kind, folder, train, data, HELD_OUT if train == test else FEW)
+    return training, validation, tested
 
 
 def general_tasks(domain: str, data: Path, count: int, *, test: bool) -> dict[str, Any]:

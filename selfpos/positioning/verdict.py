@@ -27,6 +27,7 @@ Items = dict[str, dict[str, "NDArray"]]
 
 LEVEL = 0.9  # of every interval
 RESAMPLES = 200  # of the records, behind the intervals of gains
+NAMED = 12  # rivals at most that a sentence names, the nearest
 WORSE = 0.05  # chance that some task of an equal model is called worse than one of the references
 REFERENCES = 2  # the base and the tuned scale
 
@@ -174,13 +175,17 @@ def verdict(rivals: Sequence[Rival], records: str) -> str:
     equal = [rival for rival in rivals if rival.low <= 0]
     if not equal:
         nearest = min(rivals, key=lambda rival: rival.gain)
-        names = ", ".join(rival.name for rival in rivals)
+        few = len(rivals) <= NAMED
+        names = ", ".join(rival.name for rival in rivals) if few else f"all {len(rivals)} rivals"
         return (
             f"better than {names} on {records}; the nearest is {nearest.name}, "
             f"{100 * nearest.gain:.1f} points below on average"
         )
+    few = len(equal) <= NAMED
+    named = equal if few else sorted(equal, key=lambda rival: rival.gain)[:NAMED]
     names = ", ".join(
         f"{rival.name} ({100 * rival.gain:+.1f} points, {100 * rival.low:+.1f} to {100 * rival.high:+.1f})"
-        for rival in equal
+        for rival in named
     )
+    names += "" if few else f" and {len(equal) - NAMED} others"
     return f"not clearly better than {names} on {records}: prefer the simpler model, or give a larger probe"

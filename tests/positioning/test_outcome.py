@@ -54,6 +54,19 @@ def test_a_position_is_compared_with_what_needs_no_search(
     assert found.scale is not None
 
 
+def test_of_many_rivals_the_nearest_are_named() -> None:
+    rivals = [Rival(f"r{n}", {}, 0.01 * n, -0.01, 0.3) for n in range(20)]
+    words = verdict(rivals, "records")
+    assert "r0 (+0.0 points" in words
+    assert "r11 (" in words
+    assert "r12" not in words
+    assert "and 8 others on records" in words
+    better = [Rival(f"r{n}", {}, 0.1 + 0.01 * n, 0.02, 0.3) for n in range(20)]
+    assert "better than all 20 rivals on records; the nearest is r0, 10.0 points" in verdict(
+        better, "records"
+    )
+
+
 def test_a_kept_scale_is_said_in_those_words(tiny_base: Path, tiny_specialists: list[Path]) -> None:
     settings = PositioningSettings(rounds=1)
     found = position(tiny_base, tiny_specialists, {"pairs": pairs(12)}, settings, seed=0, device="cpu")
