@@ -1,6 +1,6 @@
 """How right the time is that `selfpos merge --method self-positioning --dry-run` quotes.
 
-    python benchmarks/search_forecast.py --name NAME --base BASE --probe PROBE --vectors MODEL MODEL…
+    python benchmarks/search_forecast.py --name NAME --base BASE --vectors MODEL MODEL…
 
 Searches over all vectors, and forecasts the search in the same process. Seconds by the clock; the vectors are
 not separated. Rows of other names stay. Results: results/search_forecast.json and .md.
@@ -85,6 +85,7 @@ def main() -> None:
     import scipy.optimize  # noqa: F401 - what a search imports counts as the runtime
     import sentence_transformers  # noqa: F401
 
+    from selfpos import probe_of
     from selfpos.data.probe import read_probe
     from selfpos.storage.locate import locate_model
 
@@ -93,13 +94,14 @@ def main() -> None:
     )
     parser.add_argument("--name", required=True)
     parser.add_argument("--base", required=True)
-    parser.add_argument("--probe", type=Path, required=True)
+    parser.add_argument("--probe", type=Path, help="default: what finetune held out for the vectors")
     parser.add_argument("--vectors", type=Path, nargs="+", required=True)
     options = parser.parse_args()
     results = RESULTS / "search_forecast.json"
     rows = json.loads(results.read_text())["rows"] if results.exists() else []
     rows = [row for row in rows if row["models"] != options.name]
-    rows.append(measure(options.name, locate_model(options.base), options.vectors, read_probe(options.probe)))
+    probe = read_probe(options.probe) if options.probe else probe_of(options.vectors)
+    rows.append(measure(options.name, locate_model(options.base), options.vectors, probe))
     machine = facts(SimpleNamespace(rivals=None, cores=0))
     results.write_text(json.dumps(machine | {"rows": rows}, indent=1) + "\n")
     text = (

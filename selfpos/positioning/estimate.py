@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from selfpos.data.probe import ProbeTask
+from selfpos.passes import batches, budget_of
 from selfpos.positioning.draws import split_probe
 from selfpos.positioning.folds import searched_records
 from selfpos.positioning.linearised import SCALES
@@ -19,12 +21,15 @@ from selfpos.positioning.objective import TaskProbe
 from selfpos.positioning.position import open_live, probe_for
 from selfpos.positioning.problem import hierarchy
 from selfpos.recipe import PositioningSettings
-from selfpos.storage.model_class import class_of
+from selfpos.storage.model_class import MULTI_VECTOR, SPARSE, class_of
+from selfpos.tasks.similarity import sides
 from selfpos.tasks.texts import TEXTS
 
-TRIED = 128
-"""Texts that are embedded to learn how fast the rest goes."""
-BATCHES = 60 << 20
+TRIED = 10
+"""Batches of texts that are embedded to learn how fast the rest goes."""
+COMPARED = 64
+"""Questions, and texts, that are embedded by models with a similarity of their own."""
+BATCHES = 120 << 20
 """Bytes for tokens, the batches that are embedded and the solver; measured on all-MiniLM-L6-v2."""
 KEPT = 4
 """Points whose embeddings a search keeps: the base, the tuned scale, the best one and the one it tries."""
@@ -54,7 +59,7 @@ def forecast(
     seed: int,
     device: str | None = None,
 ) -> Forecast:
-    """What `position` with the same arguments takes, of search linearised. Embeds TRIED texts twice.
+    """What `position` with the same arguments takes, of search linearised. Embeds a part of its texts twice.
 
     Not in it: the time for separating the vectors, and points that are tried after a step that failed.
     """
@@ -69,7 +74,8 @@ def forecast(
     fewest, most = points(directions, len(sources), settings)
     weights = sum(parameter.numel() for parameter in live.model.parameters())
     memory = 4 * (weights + (directions + KEPT) * len(texts) * width) + BATCHES
-    return Forecast(len(texts), fewest, most, set_weights + embed, memory)
+    count = sum(map(len, sides(texts))) if kind in (SPARSE, MULTI_VECTOR) else len(texts)
+    return Forecast(count, fewest, most, set_weights + embed, memory)
 
 
 def points(directions: int, vectors: int, settings: PositioningSettings) -> tuple[int, int]:
@@ -91,10 +97,8 @@ def _texts(task: TaskProbe, seed: int) -> Sequence[Any]:
 
 def _try(live: LiveModel, texts: Sequence[Any]) -> tuple[float, float, int]:
     """The seconds for setting the weights and for embedding `texts`, and the width of an embedding."""
-    by_length = [texts[row] for row in live.by_length(texts)]
-    count = min(TRIED, len(texts))
-    part = [by_length[(2 * row + 1) * len(texts) // (2 * count)] for row in range(count)]
     table = torch.zeros(len(live.keys), len(live.vectors), dtype=torch.float64)
+    part, share = _part(live, texts)
     with torch.no_grad():
         live.embed(part)  # tokenises them, as a search does once
         began = time.perf_counter()
@@ -102,4 +106,28 @@ def _try(live: LiveModel, texts: Sequence[Any]) -> tuple[float, float, int]:
         between = time.perf_counter()
         width = live.embed(part).shape[1]
         ended = time.perf_counter()
-    return between - began, (ended - between) * len(texts) / count, width
+    return between - began, (ended - between) / share, width
+
+
+def _part(live: LiveModel, texts: Sequence[Any]) -> tuple[Sequence[Any], float]:
+    """Some of `texts`, of all lengths, and their share of the work."""
+    if live.kind in (SPARSE, MULTI_VECTOR):  # which embed each question and each text once
+        questions, documents = (_spread(side, COMPARED) for side in sides(texts))
+        longer = max(len(questions), len(documents))
+        part = list(islice(zip(cycle(questions), cycle(documents), strict=False), longer))
+        return part, (len(questions) + len(documents)) / sum(map(len, sides(texts)))
+    tokens = live.token_counts(texts)
+    chunks = list(batches(tokens, budget_of(live.device)))
+    tried = _spread(chunks, TRIED)
+    part = [texts[row] for chunk in tried for row in chunk]
+
+    def work(some: Sequence[Sequence[int]]) -> int:
+        return sum(len(chunk) * max(tokens[row] for row in chunk) for chunk in some)
+
+    return part, work(tried) / max(work(chunks), 1)
+
+
+def _spread(items: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of `items`, evenly spread."""
+    count = min(most, len(items))
+    return [items[(2 * index + 1) * len(items) // (2 * count)] for index in range(count)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,10 +136,15 @@ def test_two_specialists_are_positioned(
     base, sources, out = place / "base", [place / "one", place / "two"], tmp_path / "out"
     merge = ["merge", "--base", base, "--vectors", *sources, "--method", "self-positioning"]
     merge += ["--param", "separate=false"]
-    assert selfpos(*merge, "--out", out, "--dry-run").returncode == 0 and not out.exists()
+    forecast = re.search(
+        r"search +(\d+) texts, embedded at (\d+) to (\d+)", selfpos(*merge, "--out", out, "--dry-run").stdout
+    )
+    assert forecast and not out.exists()
     done = selfpos(*merge, "--out", out)
     assert done.returncode == 0, done.stderr
     found = json.loads((out / "selfpos.json").read_text())["positioning"]
+    texts, fewest, most = map(int, forecast.groups())
+    assert texts * fewest <= found["texts"] <= texts * most
     assert any(abs(c) > 0.05 for c in found["coefficients"])
     start, tuned, merged = state(base), [state(source) for source in sources], state(out)
     for key, value in merged.items():
