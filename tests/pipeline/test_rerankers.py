@@ -69,10 +69,6 @@ def test_a_run_of_rerankers(content: dict[str, Any], tmp_path: Path) -> None:
     [
         ({"evaluation": {"tasks": ["corpus"]}}, "scores on reranking tasks only, not on PythonDocs"),
         ({"merges": {"f": {"method": "retain"}}}, "merge f: retain takes models that embed texts"),
-        (
-            {"merges": {"f": {"method": "self-positioning", "positioning": {"search": "sgd"}}}},
-            "merge f: search sgd is for models that embed texts",
-        ),
         ({"training": {"steps": 2, "temperature": 0.1}}, "task one: temperature is for losses of embeddings"),
         (
             {"tasks": {"one": {"type": "sts", "data": "{one}"}}},
