@@ -347,7 +347,8 @@ def _refuse_unmerged(base: ModelFolder, vectors: Sequence[TaskVector], take_from
     for vector in vectors:
         for key, entry in fixed.items():
             other = vector.folder.tensors.get(key)
-            if other is None or (take_from is not None and other.shape != entry.shape):
+            left = key in vector.misfits or (other is not None and other.shape != entry.shape)
+            if other is None or (take_from is not None and left):
                 continue
             same = (other.dtype, other.shape) == (entry.dtype, entry.shape)
             if not same or not np.array_equal(vector.folder.raw(key), base.raw(key)):

@@ -60,7 +60,7 @@ def read_summary(folder: Path) -> ModelSummary:
     """
     adapter = read_json(folder / ADAPTER, missing_ok=True) or None
     modules = []
-    plain = not (folder / MODULES).is_file() and class_of(folder) == RERANKER
+    plain = not (folder / MODULES).is_file() and class_of(folder) != EMBEDDER
     if (folder / MODULES).is_file() or plain:
         modules = [(module.kind, folder / module.path) for module in read_modules(folder, plain=plain)]
     elif adapter is None:

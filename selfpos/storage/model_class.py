@@ -20,6 +20,8 @@ PYLATES_CLASS, PYLATES_MODULES = "ColBERT", "pylate"
 """What PyLate calls a MultiVectorEncoder, and the package of its modules."""
 PYLATES_DENSE = "pylate.models.Dense.Dense"
 """The module of PyLate that sentence-transformers reads as its own."""
+STANFORDS_CLASS = "HF_ColBERT"
+"""What config.json calls a ColBERT as Stanford's library stores it: plain, its projection in the file."""
 PACKAGES = {
     "cross_encoder": RERANKER,
     "sparse_encoder": SPARSE,
@@ -41,7 +43,7 @@ def class_of(folder: Path) -> str:
     if not (folder / MODULES).is_file():
         if task_of(folder) == "sequence-classification":
             return RERANKER
-        colbert = "HF_ColBERT" in architectures(read_json(folder / CONFIG, missing_ok=True))
+        colbert = STANFORDS_CLASS in architectures(read_json(folder / CONFIG, missing_ok=True))
         return MULTI_VECTOR if colbert else EMBEDDER
     stated = read_json(folder / PROMPTS_CONFIG, missing_ok=True).get("model_type")
     if stated:

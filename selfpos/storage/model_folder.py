@@ -246,7 +246,7 @@ def read_modules(folder: Path, *, plain: bool = False) -> tuple[Module, ...]:
             hint = (
                 "; it is a plain transformers model, which does not say how its token vectors are pooled: "
                 f"make it a model with `selfpos merge --base {folder} --vectors {folder} --method average "
-                "--pooling mean` (or cls, lasttoken, max)"
+                "--pooling mean --out NEW` (or cls, lasttoken, max)"
             )
         raise SelfposError(f"{folder} is no sentence-transformers model: it has no modules.json{hint}")
     try:

@@ -10,9 +10,9 @@ from typing import Any
 from selfpos.errors import SelfposError
 from selfpos.storage.file_kinds import CONFIG, PROMPTS_CONFIG, TRANSFORMER_CONFIG
 from selfpos.storage.manifest import mapping
-from selfpos.storage.model_class import EMBEDDER, MULTI_VECTOR, SPARSE, class_of
+from selfpos.storage.model_class import EMBEDDER, MULTI_VECTOR, SPARSE, STANFORDS_CLASS, class_of
 from selfpos.storage.model_folder import ModelFolder
-from selfpos.storage.networks import TRANSFORMERS, Network, router_config
+from selfpos.storage.networks import TRANSFORMERS, Network, architectures, router_config
 from selfpos.storage.numbers import TORCH
 from selfpos.storage.tensor_file import TensorEntry
 from selfpos.vectors.config_fields import field_differences
@@ -23,6 +23,18 @@ from selfpos.vectors.tokenizers import tokenizer_difference
 QUANTISED = {"F8_E4M3", "F8_E5M2", "I8", "U8"}
 SIMILARITIES = {EMBEDDER: "cosine", SPARSE: "dot", MULTI_VECTOR: "maxsim"}
 """Class → the similarity that sentence-transformers takes where the model says none."""
+STANFORDS_FILE = "artifact.metadata"
+STANFORDS_FIELDS = {
+    "query_token_id": "[unused0]",
+    "doc_token_id": "[unused1]",
+    "query_maxlen": 32,
+    "doc_maxlen": None,
+    "attend_to_mask_tokens": False,
+    "mask_punctuation": True,
+}
+"""Fields of a ColBERT of Stanford's library that count → what they are where it does not say them."""
+POOLINGS = ("cls", "max", "mean", "mean_sqrt_len", "weightedmean", "lasttoken")
+"""The modes of a Pooling in the order in which the older form joins them."""
 READING_FIELDS = ("transformer_task", "query_length", "document_length", "query_expansion")
 """Fields of sentence_bert_config.json that decide what the transformer sees and gives."""
 
@@ -78,11 +90,33 @@ def config_differences(base: ModelFolder, other: ModelFolder, tokenizers: Iterab
     activations = [_activation(model) for model in (base, other)]
     tokenizers = [*_unlike("activation_fn", *activations), *tokenizers]
     if other.is_plain or base.is_plain:
-        return [*_module_differences(base, other), *tokenizers]
+        return [*_module_differences(base, other), *_stanford_differences(base, other), *tokenizers]
     kinds = [[_kind(network) for network in model.networks] for model in (base, other)]
     if kinds[0] != kinds[1]:
         return [f"its modules are {' + '.join(kinds[1])}, expected {' + '.join(kinds[0])}"]
     return [*_module_differences(base, other), *_prompt_differences(base, other), *tokenizers]
+
+
+def _stanford_differences(base: ModelFolder, other: ModelFolder) -> list[str]:
+    """Differences of ColBERTs of which Stanford's library stored one or both."""
+    mine, theirs = (
+        model.is_plain and STANFORDS_CLASS in architectures(model.config(CONFIG)) for model in (base, other)
+    )
+    if mine != theirs and not other.is_adapter:
+        who = "it" if theirs else "the base"
+        return [
+            f"{who} is a ColBERT as Stanford's library stores it, with its projection (linear.weight) beside "
+            "the transformer: load it with MultiVectorEncoder, save it, and give that"
+        ]
+    faults = []
+    for name, default in STANFORDS_FIELDS.items() if mine and theirs else ():
+        expected, actual = (model.config(STANFORDS_FILE).get(name, default) for model in (base, other))
+        if expected != actual:
+            faults.append(
+                f"its {name} is {actual!r}, expected {expected!r} ({STANFORDS_FILE}), which changes what is "
+                "computed"
+            )
+    return faults
 
 
 def _activation(model: ModelFolder) -> str | None:
@@ -167,19 +201,21 @@ def _module_config(model: ModelFolder, module: str) -> dict[str, Any]:
 def pooling_mode(config: dict[str, Any]) -> str:
     """The modes in a Pooling config, of the older form (a flag per mode) or the newer (`pooling_mode`).
 
-    Raises SelfposError where they are no texts.
+    Of several the order counts, for their vectors are joined. Raises SelfposError where they are no texts.
     """
     modes = config.get("pooling_mode")
     if modes is None:
-        flags = [flag for flag, on in config.items() if flag.startswith("pooling_mode_") and on]
-        modes = [flag.removeprefix("pooling_mode_") for flag in flags]
+        flags = {
+            re.sub("_tokens?$", "", flag.removeprefix("pooling_mode_")) for flag, on in config.items() if on
+        }
+        modes = [mode for mode in POOLINGS if mode in flags] or ["mean"]
     elif isinstance(modes, str):
         modes = [modes]
     if not isinstance(modes, list | tuple) or not all(isinstance(mode, str) for mode in modes):
         raise SelfposError(
             f"a Pooling has pooling_mode {modes!r}; expected a text, as mean, or a list of texts"
         )
-    return "+".join(sorted(re.sub("_tokens?$", "", mode) for mode in modes))
+    return "+".join(re.sub("_tokens?$", "", mode) for mode in modes)
 
 
 def prompts_of(model: ModelFolder) -> dict[str, str]:

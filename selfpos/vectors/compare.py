@@ -15,13 +15,19 @@ from selfpos.storage.model_folder import ModelFolder
 from selfpos.storage.networks import TRANSFORMERS, network_of
 from selfpos.storage.tensor_file import TensorEntry
 from selfpos.vectors.check import config_differences, some_tensors, tensor_differences, tokenizer_differences
-from selfpos.vectors.match import Match, match, paired
+from selfpos.vectors.match import FOLDED, Match, match, paired, same_values
 from selfpos.vectors.names import is_token_table, layer_number
 from selfpos.vectors.parts import Dense, Maps, MatchedRows, TensorPart
 from selfpos.vectors.tokenizers import vocabulary
 
 Tokens = Mapping[str, int] | None
 """Token → number; None where there is no tokenizer.json."""
+
+
+ROWS_DIFFER = (
+    "its table of tokens is stored with other factors or another order (weights, mapping of model2vec): load "
+    "the models with SentenceTransformer and save them, which writes one row for each token"
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,9 @@ def compare(base: ModelFolder, other: ModelFolder) -> Comparison:
     misfits = {key for key, entry in expected.items() if entry.mergeable and key not in parts}
     tables = {key for prefix in tokenizers for key in token_tables(base, prefix, tokens(prefix))} - aside
     misfits |= tables - rows.keys()
+    unlike_rows = _unlike_static_rows(base, other)
+    misfits |= unlike_rows
+    parts = {key: part for key, part in parts.items() if key not in unlike_rows}
     shown = {
         key: replace(entry, shape=expected[key].shape) if key in rows else entry
         for key, entry in matched.tensors.items()
@@ -70,6 +79,7 @@ def compare(base: ModelFolder, other: ModelFolder) -> Comparison:
     differences = [
         *config_differences(base, other, tokenizers.values()),
         *tensor_differences(expected, shown),
+        *([ROWS_DIFFER] if unlike_rows else []),
     ]
     notes = _notes(base, other, matched, rows.keys() - tables, aside)
     by_token = frozenset(tables & rows.keys())
@@ -154,6 +164,22 @@ def _matched_rows(
                 rows[: min(shape[0], other_shape[0])] = np.arange(min(shape[0], other_shape[0]))
             rows_of[key] = rows
     return rows_of
+
+
+def _unlike_static_rows(base: ModelFolder, other: ModelFolder) -> set[str]:
+    """The base's tensors of StaticEmbeddings whose stored rows are made into others than the model's are."""
+    unlike: set[str] = set()
+    for mine, theirs in paired(base, other):
+        if mine.kind != "StaticEmbedding" or theirs.kind != mine.kind:
+            continue
+        sides = [
+            [model.tensors.get(network.prefix + name) for name in FOLDED]
+            for model, network in ((base, mine), (other, theirs))
+        ]
+        for first, second in zip(*sides, strict=True):
+            if first is not second and (first is None or second is None or not same_values(first, second)):
+                unlike |= {key for key in base.tensors if network_of(key, base.networks) == mine}
+    return unlike
 
 
 def _notes(

@@ -15,6 +15,9 @@ from selfpos.vectors.names import may_be_tied
 
 STATIC_NAMES = {"embeddings": "embedding.weight"}
 """model2vec's names of a StaticEmbedding's tensors → those of sentence-transformers."""
+FOLDED = ("weights", "mapping")
+"""model2vec's tensors by which sentence-transformers makes other rows of the stored ones: their factors, and
+which row a token has."""
 POOLER = "pooler."
 """Tensors of BERT's pooler, which models of token embeddings have and do not use."""
 
@@ -150,7 +153,8 @@ def _of_network(
 ) -> dict[str, str]:
     local = {key: key.removeprefix(prefix) for key in keys}
     if network.kind == "StaticEmbedding":
-        return {key: prefix + STATIC_NAMES.get(name, name) for key, name in local.items()}
+        new_names = {} if set(FOLDED) & {*local.values()} else STATIC_NAMES
+        return {key: prefix + new_names.get(name, name) for key, name in local.items()}
     folder = model.path / network.path
     as_loaded = loaded(folder, local.values(), task) if network.kind in TRANSFORMERS else None
     if as_loaded is None:

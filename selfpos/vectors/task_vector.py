@@ -18,7 +18,7 @@ from selfpos.storage.model_folder import ModelFolder, open_model, raw_tensor, re
 from selfpos.storage.networks import TRANSFORMERS
 from selfpos.storage.tensor_file import TensorEntry
 from selfpos.vectors.adapter import adapter_parts
-from selfpos.vectors.check import some_tensors
+from selfpos.vectors.check import quantisation, some_tensors
 from selfpos.vectors.compare import Comparison, compare, network_of_keys
 from selfpos.vectors.match import transformers_of
 from selfpos.vectors.names import may_be_tied
@@ -151,15 +151,15 @@ def _refusal(base: ModelFolder, source: Path, compared: Comparison) -> str:
     """What does not fit, and the way on with it."""
     more = len(compared.differences) - SHOWN_DIFFERENCES
     shown = [*compared.differences[:SHOWN_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])]
+    refused = f"{source} does not fit the base {base.path}: {'; '.join(shown)}"
+    if any(not entry.mergeable for entry in base.tensors.values()) and quantisation(base):
+        return refused
     left = "merges all tensors"
     if compared.misfits:
         left = f"leaves {some_tensors(sorted(compared.misfits))} unmerged"
     elif compared.by_token:
         left = f"finds the rows of {some_tensors(sorted(compared.by_token))} by their tokens"
-    return (
-        f"{source} does not fit the base {base.path}: {'; '.join(shown)}; to go on with what the base has, "
-        f"which {left}, say --take-from base"
-    )
+    return f"{refused}; to go on with what the base has, which {left}, say --take-from base"
 
 
 def _open_adapter(source: Path) -> ModelFolder:
@@ -173,6 +173,9 @@ def _open_adapter(source: Path) -> ModelFolder:
 def _check_base(base: ModelFolder, folder: ModelFolder) -> None:
     recorded = folder.manifest.get("base", {})
     if not recorded.get("hash") or folder.path == base.path:
+        return
+    merged = folder.manifest.get("merge", {}).get("sources") or []
+    if recorded["hash"] in {source.get("hash") for source in merged}:  # the first of models without a base
         return
     if recorded["hash"] != base.content_hash:
         raise SelfposError(

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from selfpos.errors import SelfposError
 from selfpos.merging import merge, plan
+from selfpos.merging.output.modules import check_pooling
 from selfpos.storage.model_folder import check_tokenizer, open_model
 from selfpos.vectors import open_vectors
 from tests.conftest import make_specialist
@@ -201,6 +202,17 @@ def test_plain_cross_encoders_stay_plain(tmp_path: Path) -> None:
     np.testing.assert_allclose(*scores, atol=1e-5)
     with pytest.raises(SelfposError, match="omit --pooling"):
         plan(base, [one], "average", tmp_path / "other", pooling="mean")
+
+
+def test_clip_is_not_pooled(tmp_path: Path) -> None:
+    from transformers import CLIPConfig, CLIPModel
+
+    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    text, vision = {**small, "vocab_size": 9}, {**small, "image_size": 8, "patch_size": 4}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=4)).save_pretrained(tmp_path)
+    for pooling in (None, "mean"):
+        with pytest.raises(SelfposError, match=r"makes one vector of a text or an image itself"):
+            check_pooling(open_model(tmp_path), pooling)
 
 
 def test_a_plain_model_as_a_vector_takes_the_bases_modules(

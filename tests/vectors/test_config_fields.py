@@ -216,3 +216,10 @@ def test_a_pooling_in_the_older_form_is_the_same(mode: str) -> None:
     assert (
         pooling_mode(older) == pooling_mode({"pooling_mode": mode}) == pooling_mode({"pooling_mode": [mode]})
     )
+
+
+def test_the_order_of_several_poolings_counts() -> None:
+    older = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}
+    assert pooling_mode(older) == pooling_mode({"pooling_mode": ["cls", "mean"]}) == "cls+mean"
+    assert pooling_mode({"pooling_mode": ["mean", "cls"]}) == "mean+cls"
+    assert pooling_mode({}) == "mean"

@@ -12,6 +12,7 @@ from selfpos.storage.file_kinds import CONFIG, MODULES
 from selfpos.storage.manifest import mapping, read_json
 from selfpos.storage.model_class import EMBEDDER, class_of
 from selfpos.storage.model_folder import ModelFolder
+from selfpos.storage.networks import transformers_config
 
 TYPES = "sentence_transformers.models"
 WIDTHS = ("hidden_size", "dim", "d_model", "n_embd", "emb_dim")
@@ -24,11 +25,18 @@ def check_pooling(frame: ModelFolder, pooling: str | None) -> None:
     A plain model that classifies pairs is a CrossEncoder, and Stanford's ColBERT a MultiVectorEncoder: both
     stay as they are.
     """
-    itself = class_of(frame.path) != EMBEDDER
+    kind = class_of(frame.path)
+    itself = kind != EMBEDDER
     if not frame.is_plain and pooling is not None:
         raise SelfposError(f"{frame.path} has modules, which say how it is pooled; omit --pooling")
     if frame.is_plain and itself and pooling is not None:
-        raise SelfposError(f"{frame.path} scores pairs of texts, so nothing is pooled; omit --pooling")
+        raise SelfposError(f"{frame.path} is a {kind}, so nothing is pooled; omit --pooling")
+    if frame.is_plain and not itself and _embeds_itself(frame):
+        raise SelfposError(
+            f"{frame.path} makes one vector of a text or an image itself, so nothing is pooled: load it with "
+            "SentenceTransformer, save it, and give that, or take the modules of a vector that has them with "
+            "--take-from VECTOR"
+        )
     if frame.is_plain and not itself and pooling is None:
         raise SelfposError(
             f"{frame.path} is a plain transformers model: it has no modules.json and does not say how its "
@@ -37,6 +45,15 @@ def check_pooling(frame: ModelFolder, pooling: str | None) -> None:
         )
     if pooling is not None:
         _width(frame.config(CONFIG), frame.path / CONFIG)
+
+
+def _embeds_itself(frame: ModelFolder) -> bool:
+    """Whether a plain model has texts and images side by side and makes one vector of each, as CLIP does."""
+    if "vision_config" not in frame.config(CONFIG) or (config := transformers_config(frame.path)) is None:
+        return False
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    return hasattr(MODEL_MAPPING.get(type(config), None), "get_text_features")
 
 
 def _width(config: Mapping[str, Any], file: Path) -> int:
