@@ -30,9 +30,12 @@ def similarities(model: Any, questions: Sequence[str], texts: Sequence[str]) -> 
 
 
 def embedded_with_graph(model: Any, texts: Sequence[str], side: str) -> list[Tensor]:
-    """What `model` makes of one batch of texts of a `side`, query or document, with a graph."""
+    """What `embedded` makes of one batch of texts of a `side`, query or document, with a graph.
+
+    Each is (dimensions,) for SPLADE, cut to its `max_active_dims`, or (tokens, dimensions) for ColBERT.
+    """
     from sentence_transformers import SparseEncoder
-    from sentence_transformers.util import batch_to_device
+    from sentence_transformers.util import batch_to_device, select_max_active_dims
 
     for module in model:
         if type(module).__name__ == "SpladePooling":  # which else overwrites what the backward pass needs
@@ -40,7 +43,7 @@ def embedded_with_graph(model: Any, texts: Sequence[str], side: str) -> list[Ten
     features = batch_to_device(model.preprocess(list(texts), prompt="", task=side), model.device)
     outputs = model(features, task=side)
     if isinstance(model, SparseEncoder):
-        return list(outputs["sentence_embedding"])
+        return list(select_max_active_dims(outputs["sentence_embedding"], model.max_active_dims))
     masks = outputs["attention_mask"].bool()
     return [tokens[mask] for tokens, mask in zip(outputs["token_embeddings"], masks, strict=True)]
 

@@ -51,6 +51,10 @@ UNWRITTEN = {
     "use_residual": False,
 }
 """Fields of transformers and of other modules → what they are where they are not written."""
+NULL_COUNTS = ("keep_only_token_ids",)
+"""Fields of other modules than transformers in which null is a value of its own: here, all tokens."""
+UNORDERED = ("skiplist_words", "skiplist_tasks", "keep_only_token_ids")
+"""Fields that list what a MultiVectorMask drops or keeps, in any order."""
 POSITIONS_FROM_PADDING = (
     *("roberta", "mpnet", "camembert", "xmod", "longformer", "data2vec-text", "jina", "luke", "esm", "ibert"),
     *("altclip", "lilt", "markuplm", "layoutlmv3", "m2m_100"),
@@ -64,11 +68,11 @@ def field_differences(
     """The fields that change what is computed: name, the base's value, the other's.
 
     With the folders of two transformers, transformers reads the configurations, and so knows the values of
-    fields that are not written; without, only fields of both are compared.
+    fields that are not written; without, only fields of both are compared, and null mostly says nothing.
     """
     if folders is None:
         differences = _differences(mine, theirs, shared_only=True)
-        return [(name, first, second) for name, first, second in differences if None not in (first, second)]
+        return [each for each in differences if each[0] in NULL_COUNTS or None not in each[1:]]
     if not _differences(mine, theirs, shared_only=False):
         return []
     first, second = (_as_transformers_reads(folder) for folder in folders)
@@ -106,6 +110,11 @@ def _equal_by_rule(name: str, mine: Mapping[str, Any], theirs: Mapping[str, Any]
             return False
         labels = [[str(label).lower() for label in side.values()] for side in names]
         return labels[0] == labels[1] or sorted(labels[0]) != sorted(labels[1])
+    if name in UNORDERED:
+        first, second = mine.get(name), theirs.get(name)
+        if not (isinstance(first, list) and isinstance(second, list)):
+            return False
+        return sorted(map(str, first)) == sorted(map(str, second))
     if name == "is_encoder_decoder":  # of these the encoder alone is loaded
         return str(mine.get("model_type")) in ENCODERS
     if name == "sliding_window" and mine.get("use_bidirectional_attention"):

@@ -34,6 +34,7 @@ GEMMA = {"model_type": "gemma3_text", "use_bidirectional_attention": True}
         ),
         ({"embedding_dimension": 100}, {"embedding_dimension": None}),
         ({"in_features": 8, "bias": None}, {"in_features": 8, "bias": True}),
+        ({"skiplist_words": ["!", "."]}, {"skiplist_words": [".", "!"]}),
         ({"id2label": {0: "LABEL_0", 1: "LABEL_1"}}, {"id2label": {0: "no", 1: "yes"}}),
         ({"id2label": {"0": 0, "1": 1}}, {"id2label": {"0": 2, "1": 3}}),
         ({"model_type": "t5", "is_encoder_decoder": True}, {"model_type": "t5", "is_encoder_decoder": False}),
@@ -202,6 +203,13 @@ def test_a_padding_token_counts_where_positions_are_counted_from_it(tmp_path: Pa
     edit_json(one / "config.json", bos_token_id=2, pad_token_id=1)
     with pytest.raises(SelfposError, match="pad_token_id is 1, expected 0"):
         open_vectors(open_model(base), [one])
+
+
+def test_which_tokens_a_mask_keeps_counts_also_where_one_keeps_all() -> None:
+    all_kept, some = {"keep_only_token_ids": None}, {"keep_only_token_ids": [5, 6]}
+    assert field_differences(all_kept, some) == [("keep_only_token_ids", None, [5, 6])]
+    assert field_differences(some, all_kept) == [("keep_only_token_ids", [5, 6], None)]
+    assert field_differences(some, {"keep_only_token_ids": [6, 5]}) == []
 
 
 @pytest.mark.parametrize("mode", ["cls", "lasttoken", "max", "mean", "mean_sqrt_len_tokens", "weightedmean"])
