@@ -125,15 +125,13 @@ def plan_search(
     return describe(_planned_search(*located(base, vectors), settings, out, options)[0])
 
 
-def forecast_rows(
+def forecast_row(
     base: str, vectors: Sources, probe: Mapping[str, ProbeTask], settings: PositioningSettings, **options: Any
-) -> list[tuple[str, str]]:
-    """Rows of label and text: how long the search of `position_and_merge` takes, and in what memory.
+) -> tuple[str, str]:
+    """Label and text: how long the linearised search of `position_and_merge` takes, and in what memory.
 
-    None for other searches than the linearised one.
+    Raises SelfposError where the search would be refused.
     """
-    if settings.search != "linearised":
-        return []
     from selfpos.positioning.estimate import forecast
 
     device = options.get("device")
@@ -141,7 +139,7 @@ def forecast_rows(
     least, most = (in_words(count * expected.seconds) for count in (expected.fewest, expected.most))
     passes = f"{expected.texts:,} texts, embedded at {expected.fewest} to {expected.most} points"
     taken = f"about {least} to {most}, beside separating the vectors and merging them"
-    return [("search", f"{passes}: {taken}; about {expected.memory / 2**20:,.0f} MB beyond the runtime")]
+    return "search", f"{passes}: {taken}; about {expected.memory / 2**20:,.0f} MB beyond the runtime"
 
 
 def _planned_search(

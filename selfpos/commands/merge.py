@@ -286,7 +286,7 @@ def _search(
     from selfpos.operations import check_searches
     from selfpos.positioning.position import check, probe_for
     from selfpos.recipe import PositioningSettings, validate
-    from selfpos.searched_merge import forecast_rows, plan_search, position_and_merge
+    from selfpos.searched_merge import forecast_row, plan_search, position_and_merge
     from selfpos.storage.atomic import refuse_existing
     from selfpos.storage.locate import locate_model
     from selfpos.storage.model_class import OTHERS, check_embeds
@@ -312,8 +312,11 @@ def _search(
             f"{', '.join(alone)} alone",
             err=True,
         )
+    if "threads" in options:
+        import torch
+
+        torch.set_num_threads(options["threads"])
     if dry_run:
-        check_searches(locate_model(base))
         searched = ", ".join(f"{name} ({len(task.records)} records)" for name, task in tasks.items())
         rows = plan_search(base, vectors, settings, out, **options)
         applied = dict(rows)["method"].partition(":")[0]
@@ -321,13 +324,12 @@ def _search(
             "method": f"{method}: a search for coefficients, which are then applied as by {applied}",
             "weights": f"searched on {searched}",
         }
-        rows = [(label, replaced.get(label, text)) for label, text in rows]
-        show_rows([*rows, *forecast_rows(base, vectors, tasks, settings, **options)])
+        show_rows([(label, replaced.get(label, text)) for label, text in rows])
+        if settings.search == "linearised":
+            show_rows([forecast_row(base, vectors, tasks, settings, **options)])
+        else:
+            check_searches(locate_model(base))
         return
-    if "threads" in options:
-        import torch
-
-        torch.set_num_threads(options["threads"])
     position = position_and_merge(
         base, vectors, tasks, settings, out, coefficients=coefficients, trajectory=trajectory, **options
     )

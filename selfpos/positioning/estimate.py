@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from selfpos.data.probe import ProbeTask
 from selfpos.passes import batches, budget_of
 from selfpos.positioning.draws import split_probe
 from selfpos.positioning.folds import searched_records
+from selfpos.positioning.linearisation import check_derivatives
 from selfpos.positioning.linearised import SCALES
 from selfpos.positioning.live import LiveModel
 from selfpos.positioning.objective import TaskProbe
@@ -22,13 +22,15 @@ from selfpos.positioning.position import open_live, probe_for
 from selfpos.positioning.problem import hierarchy
 from selfpos.recipe import PositioningSettings
 from selfpos.storage.model_class import MULTI_VECTOR, SPARSE, class_of
-from selfpos.tasks.similarity import sides
+from selfpos.tasks.similarity import embedded, sides
 from selfpos.tasks.texts import TEXTS
 
 TRIED = 10
 """Batches of texts that are embedded to learn how fast the rest goes."""
 COMPARED = 64
-"""Questions, and texts, that are embedded by models with a similarity of their own."""
+"""Questions, and texts, that models with a similarity of their own embed for it."""
+PATIENCE = 20.0
+"""Seconds after which no further batch is tried."""
 BATCHES = 120 << 20
 """Bytes for tokens, the batches that are embedded and the solver; measured on all-MiniLM-L6-v2."""
 KEPT = 4
@@ -39,8 +41,8 @@ KEPT = 4
 class Forecast:
     """A search embeds `texts` distinct texts at `fewest` to `most` points, in `seconds` a point.
 
-    `memory` is the bytes beyond the imported libraries: of the model, the embeddings that are kept and their
-    derivatives.
+    `seconds` are those of one process with the threads that are set. `memory` is the bytes beyond the
+    imported libraries: of the model, the embeddings that are kept and their derivatives.
     """
 
     texts: int
@@ -48,6 +50,18 @@ class Forecast:
     most: int
     seconds: float
     memory: int
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Seconds for setting the weights and for embedding all texts; the width of what is kept of a text, and
+    the bytes of embeddings that are only compared.
+    """
+
+    set_weights: float
+    embed: float
+    width: int
+    compared: int
 
 
 def forecast(
@@ -59,30 +73,36 @@ def forecast(
     seed: int,
     device: str | None = None,
 ) -> Forecast:
-    """What `position` with the same arguments takes, of search linearised. Embeds a part of its texts twice.
+    """What `position` with the same arguments takes, of search linearised. Embeds a part of its texts.
 
-    Not in it: the time for separating the vectors, and points that are tried after a step that failed.
+    Not in it: separating the vectors, points that are tried after a step that failed, and the points at which
+    specialists embed texts without labels where they are no rivals.
+
+    Raises:
+        SelfposError: the search would be refused: for its base, or for the memory of its derivatives.
     """
     kind = class_of(base)
     plain = settings.model_copy(update={"separate": False})
     live = open_live(base, sources, plain, device, kind=kind)
     parts, _ = split_probe(probe_for(base, probe), 0.0, seed, settings.temperature)
     texts = list(dict.fromkeys(text for task in parts.values() for text in _texts(task, seed)))
-    set_weights, embed, width = _try(live, texts)
-    rows, _ = hierarchy(live.keys, settings.granularity)
-    directions = len(sources) * max(1, len(rows) - 1)
+    trial = _try(live, texts)
+    _, lookup = hierarchy(live.keys, settings.granularity)
+    directions = len(sources) * len(torch.unique(lookup, dim=0))
+    check_derivatives(directions, len(texts), trial.width)
     fewest, most = points(directions, len(sources), settings)
     weights = sum(parameter.numel() for parameter in live.model.parameters())
-    memory = 4 * (weights + (directions + KEPT) * len(texts) * width) + BATCHES
+    kept = (directions + KEPT) * len(texts) * trial.width
+    memory = 4 * (weights + kept) + trial.compared + BATCHES
     count = sum(map(len, sides(texts))) if kind in (SPARSE, MULTI_VECTOR) else len(texts)
-    return Forecast(count, fewest, most, set_weights + embed, memory)
+    return Forecast(count, fewest, most, trial.set_weights + trial.embed, memory)
 
 
 def points(directions: int, vectors: int, settings: PositioningSettings) -> tuple[int, int]:
     """The fewest and the most points at which a search embeds its texts, where every step succeeds.
 
-    Derivatives along `directions` are taken anew in a round unless they foretold the last step well. Each of
-    `vectors` is a rival of the point found, and is embedded by itself.
+    A round takes the derivatives along all `directions`, or keeps those of the round before. With `compare`
+    each of `vectors` is embedded by itself, as a rival of the point.
     """
     fixed = 1 + len(SCALES) + vectors * settings.compare
     beyond = 2  # a scale above SCALES, and the tuned one
@@ -95,36 +115,42 @@ def _texts(task: TaskProbe, seed: int) -> Sequence[Any]:
     return task.smooth(searched_records(task, seed), task.temperature).texts
 
 
-def _try(live: LiveModel, texts: Sequence[Any]) -> tuple[float, float, int]:
-    """The seconds for setting the weights and for embedding `texts`, and the width of an embedding."""
-    table = torch.zeros(len(live.keys), len(live.vectors), dtype=torch.float64)
-    part, share = _part(live, texts)
-    with torch.no_grad():
-        live.embed(part)  # tokenises them, as a search does once
-        began = time.perf_counter()
-        live.set_coefficients(table)
-        between = time.perf_counter()
-        width = live.embed(part).shape[1]
-        ended = time.perf_counter()
-    return between - began, (ended - between) / share, width
-
-
-def _part(live: LiveModel, texts: Sequence[Any]) -> tuple[Sequence[Any], float]:
-    """Some of `texts`, of all lengths, and their share of the work."""
-    if live.kind in (SPARSE, MULTI_VECTOR):  # which embed each question and each text once
-        questions, documents = (_spread(side, COMPARED) for side in sides(texts))
-        longer = max(len(questions), len(documents))
-        part = list(islice(zip(cycle(questions), cycle(documents), strict=False), longer))
-        return part, (len(questions) + len(documents)) / sum(map(len, sides(texts)))
+@torch.no_grad()
+def _try(live: LiveModel, texts: Sequence[Any]) -> _Trial:
+    began = time.perf_counter()
+    live.set_coefficients(torch.zeros(len(live.keys), len(live.vectors), dtype=torch.float64))
+    set_weights = time.perf_counter() - began
+    if live.kind in (SPARSE, MULTI_VECTOR):
+        return _Trial(set_weights, *_try_sides(live, texts))
     tokens = live.token_counts(texts)
+
+    def work(rows: Sequence[int]) -> int:
+        return len(rows) * max(tokens[row] for row in rows)
+
     chunks = list(batches(tokens, budget_of(live.device)))
-    tried = _spread(chunks, TRIED)
-    part = [texts[row] for chunk in tried for row in chunk]
+    width = live.embed(texts[:1]).shape[1]  # the first pass is slower
+    seconds, done = 0.0, 0
+    for chunk in _spread(chunks, TRIED):
+        began = time.perf_counter()
+        live.embed([texts[row] for row in chunk])
+        seconds += time.perf_counter() - began
+        done += work(chunk)
+        if seconds > PATIENCE:
+            break
+    return _Trial(set_weights, seconds * sum(map(work, chunks)) / done, width, 0)
 
-    def work(some: Sequence[Sequence[int]]) -> int:
-        return sum(len(chunk) * max(tokens[row] for row in chunk) for chunk in some)
 
-    return part, work(tried) / max(work(chunks), 1)
+def _try_sides(live: LiveModel, pairs: Sequence[tuple[str, str]]) -> tuple[float, int, int]:
+    """Seconds, width and bytes of models that embed each question and each text once, and compare them."""
+    whole = sides(pairs)
+    part = [_spread(side, COMPARED) for side in whole]
+    embedded(live.model, *(side[:1] for side in part))
+    began = time.perf_counter()
+    vectors = embedded(live.model, *part)
+    seconds = time.perf_counter() - began
+    more = sum(map(len, whole)) / sum(map(len, part))
+    size = sum(vector.numel() * vector.element_size() for side in vectors for vector in side)
+    return seconds * more, 1, round(size * more)
 
 
 def _spread(items: Sequence[Any], most: int) -> list[Any]:

@@ -175,6 +175,16 @@ def uniform(scale: Tensor, shape: torch.Size) -> Tensor:
     return (first * scale).expand(shape)
 
 
+def check_derivatives(directions: int, texts: int, width: int) -> None:
+    """Raise SelfposError where float32 derivatives (directions, texts, width) would take too much memory."""
+    needed = 4 * directions * texts * width
+    if needed > MEMORY:
+        raise SelfposError(
+            f"the linearised search would keep {needed / 2**30:.0f} GiB of derivatives ({directions} "
+            f"directions × {texts} texts); use a coarser granularity or a smaller probe, or 'search: sgd'"
+        )
+
+
 @torch.no_grad()
 def linearise(
     problem: Problem, folds: Folds, units: Mapping[str, float], parameters: Tensor, embeddings: Tensor
@@ -182,12 +192,7 @@ def linearise(
     """Finite differences at `parameters`, where the texts have `embeddings`, in C·N passes."""
     cells, member = torch.unique(problem.lookup, dim=0, return_inverse=True)
     count = len(cells) * len(problem.names)
-    needed = count * embeddings.numel() * embeddings.element_size()
-    if needed > MEMORY:
-        raise SelfposError(
-            f"the linearised search would keep {needed / 2**30:.0f} GiB of derivatives ({count} directions × "
-            f"{len(folds.table.texts)} texts); use a coarser granularity or a smaller probe, or 'search: sgd'"
-        )
+    check_derivatives(count, *embeddings.shape)
     centre = problem.table(parameters)
     derivatives = torch.empty(count, *embeddings.shape)
     for row in range(count):

@@ -142,7 +142,7 @@ class Problem:
         table = self.table(variable)
         self.live.set_coefficients(table.detach())
         with self.live.collect() as by_tensor:
-            compares = self.live.kind in (SPARSE, MULTI_VECTOR)  # in chunks by itself
+            compares = self.live.kind in (SPARSE, MULTI_VECTOR)  # which chunks by itself
             if self.settings.chunk and not compares:
                 losses = self._backward_in_chunks(batches, self.settings.chunk)
             else:

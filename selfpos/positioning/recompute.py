@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from selfpos.errors import SelfposError
+
 # activation functions whose derivative keeps the input; for others (tanh, relu) there is nothing to save
 FROM_INPUT = {"GELU", "GELUActivation", "SiLU", "SiLUActivation"}
 
@@ -103,7 +105,10 @@ class Recompute:
     def _unpack(self, packed: _Kept | _Recipe) -> Tensor:
         if isinstance(packed, _Kept):
             if packed.tensor._version != packed.version:  # which torch does not see where hooks keep it
-                raise RuntimeError("a tensor that the backward pass needs was changed in place")
+                raise SelfposError(
+                    "the model changes a tensor in place that its gradient needs; use the default search of "
+                    "method self-positioning, which takes no gradient"
+                )
             return packed.tensor
         with self._autocast():
             again: Tensor = packed.module(packed.input)

@@ -164,7 +164,8 @@ class PositioningSettings(Settings):
     chunk: int | None = Field(
         None,
         ge=1,
-        description="run: texts whose activations are in memory at once (GradCache); a whole batch if absent",
+        description="run: texts whose activations are in memory at once (GradCache); a whole batch if "
+        "absent; SPLADE and ColBERT take eight",
     )
     max_length: int | None = Field(
         None, ge=8, le=MOST_TOKENS, description="run: tokens per text; the model's limit when absent"

@@ -32,7 +32,11 @@ class RetainSettings(Settings):
         "test, Holm) [default: none-worse].",
     )
     keep: float | None = Field(
-        None, gt=0, le=1, description="Instead: so large a share of the domain's gain, with the least loss."
+        None,
+        gt=0,
+        le=1,
+        description="Instead: so large a share of the domain's gain, less a standard error, with the "
+        "least loss.",
     )
     alpha: float | None = Field(
         None, ge=0, le=1.5, description="Instead: this share of the fine-tune, to look only."

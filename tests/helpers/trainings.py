@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +47,6 @@ def run(
 ) -> TrainingResult:
     data = {task: (get_task(task), records(task)) for task in tasks}
     return train(base, data, out, settings, seed=seed, name=out.name, **options)  # type: ignore[arg-type]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def with_(**changes: object) -> TrainingSettings:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from selfpos.errors import SelfposError
 from selfpos.positioning import estimate
 from selfpos.positioning.position import position
 from selfpos.recipe import PositioningSettings
 from tests.helpers.stand_ins import graded, pairs
 
 
-@pytest.mark.parametrize("granularity", ["model", "layer"])
+@pytest.mark.parametrize("granularity", ["model", "layer", pytest.param("tensor", marks=pytest.mark.slow)])
 def test_a_search_embeds_its_texts_as_often_as_was_said(
     tiny_base: Path, tiny_specialists: list[Path], granularity: str
 ) -> None:
@@ -23,6 +24,16 @@ def test_a_search_embeds_its_texts_as_often_as_was_said(
     assert expected.texts * expected.fewest <= result.texts <= expected.texts * expected.most
     assert expected.seconds > 0
     assert expected.memory > 4 * expected.texts
+
+
+def test_a_search_that_memory_refuses_is_refused_before(
+    tiny_base: Path, tiny_specialists: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selfpos.positioning.linearisation.MEMORY", 1000)
+    with pytest.raises(SelfposError, match="GiB of derivatives .3 directions"):
+        estimate.forecast(
+            tiny_base, tiny_specialists, {"pairs": pairs()}, PositioningSettings(), seed=0, device="cpu"
+        )
 
 
 def test_rivals_cost_a_point_each_and_rounds_their_directions() -> None:

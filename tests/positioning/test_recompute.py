@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from selfpos.errors import SelfposError
 from selfpos.positioning.draws import Draws, split_probe
 from selfpos.positioning.live import LiveModel
 from selfpos.positioning.lowrank import LowRankModel
@@ -141,5 +142,5 @@ def test_a_kept_tensor_that_is_changed_in_place_is_noticed() -> None:
         half = start * 0.5
         value = half.log1p()
         half.add_(1)
-    with pytest.raises(RuntimeError, match="changed in place"):
+    with pytest.raises(SelfposError, match="changes a tensor in place"):
         value.sum().backward()

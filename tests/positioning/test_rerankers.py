@@ -30,6 +30,7 @@ from selfpos.training.validation import task_measure
 from tests.helpers.adapters import edit_json, state
 from tests.helpers.command import CommandLine
 from tests.helpers.files import write_lines
+from tests.helpers.searches import OTHER_SEARCHES, assert_is_position
 from tests.training.test_rerankers import default_prompt_of, reranker, words
 
 
@@ -203,26 +204,16 @@ def test_a_probe_needs_a_question_with_a_right_and_a_wrong_candidate(grades: lis
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["--steps", "layer-wise", "lm-cocktail", "cma-es"])
+@pytest.mark.parametrize("method", OTHER_SEARCHES)
 def test_other_searches_position_rerankers(
     method: str, trained: Path, tmp_path: Path, selfpos: CommandLine
 ) -> None:
     base, sources, out = trained / "base", [trained / "one", trained / "two"], tmp_path / "out"
-    options: dict[str, list[Any]] = {
-        "--steps": ["self-positioning", "--steps", 30, "--param", "learning_rate=0.05"],
-        "layer-wise": ["layer-wise", "--steps", 30],
-        "lm-cocktail": ["lm-cocktail"],
-        "cma-es": ["cma-es", "--param", "evaluations=12"],
-    }
-    done = selfpos("merge", "--base", base, "--vectors", *sources, "--method", *options[method], "--out", out)
+    merge = ["merge", "--base", base, "--vectors", *sources, "--out", out]
+    done = selfpos(*merge, "--method", *OTHER_SEARCHES[method])
     assert done.returncode == 0, done.stderr
     assert "share texts" not in done.stderr
-    found = json.loads((out / "selfpos.json").read_text())["positioning"]
-    start, tuned, merged = state(base), [state(source) for source in sources], state(out)
-    rows = found.get("tensors") or dict.fromkeys(start, found["coefficients"])
-    for key, value in merged.items():
-        moved = sum(c * (t[key] - start[key]) for c, t in zip(rows[key], tuned, strict=True))
-        np.testing.assert_allclose(value, start[key] + moved, atol=2e-6, err_msg=key)
+    assert_is_position(out, base, sources)
     probe = operations.probe_of(sources)
     before, after = (sum(by_hand(folder, task)[1] for task in probe.values()) for folder in (base, out))
     assert after > before

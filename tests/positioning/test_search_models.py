@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Callable
@@ -31,9 +30,9 @@ from selfpos.tasks.texts import TEXTS
 from selfpos.tasks.types.classes import for_class
 from selfpos.vectors import open_vectors
 from tests.conftest import make_specialist
-from tests.helpers.adapters import state
 from tests.helpers.command import CommandLine
 from tests.helpers.families import colbert, splade
+from tests.helpers.searches import OTHER_SEARCHES, assert_is_position
 from tests.training.test_search_models import load, pairs
 
 KINDS: dict[str, Callable[..., Path]] = {"SparseEncoder": splade, "MultiVectorEncoder": colbert}
@@ -142,14 +141,10 @@ def test_two_specialists_are_positioned(
     assert forecast and not out.exists()
     done = selfpos(*merge, "--out", out)
     assert done.returncode == 0, done.stderr
-    found = json.loads((out / "selfpos.json").read_text())["positioning"]
+    found = assert_is_position(out, base, sources)
     texts, fewest, most = map(int, forecast.groups())
     assert texts * fewest <= found["texts"] <= texts * most
     assert any(abs(c) > 0.05 for c in found["coefficients"])
-    start, tuned, merged = state(base), [state(source) for source in sources], state(out)
-    for key, value in merged.items():
-        moved = sum(c * (t[key] - start[key]) for c, t in zip(found["coefficients"], tuned, strict=True))
-        np.testing.assert_allclose(value, start[key] + moved, atol=2e-6, err_msg=key)
     probe = operations.probe_of(sources)
     rivals = {rival["name"]: rival["scores"] for rival in found["rivals"]}
     for name, task in probe.items():
@@ -233,26 +228,16 @@ def test_the_gradient_is_that_of_the_loss(kind: str, most: int | None, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("search", ["--steps", "layer-wise", "lm-cocktail", "cma-es"])
+@pytest.mark.parametrize("search", OTHER_SEARCHES)
 def test_other_searches_position_them(
     search: str, trained: tuple[str, Path], tmp_path: Path, selfpos: CommandLine
 ) -> None:
     kind, place = trained
     base, sources, out = place / "base", [place / "one", place / "two"], tmp_path / "out"
-    options: dict[str, list[Any]] = {
-        "--steps": ["self-positioning", "--steps", 30, "--param", "learning_rate=0.05"],
-        "layer-wise": ["layer-wise", "--steps", 30],
-        "lm-cocktail": ["lm-cocktail"],
-        "cma-es": ["cma-es", "--param", "evaluations=12"],
-    }
-    done = selfpos("merge", "--base", base, "--vectors", *sources, "--method", *options[search], "--out", out)
+    merge = ["merge", "--base", base, "--vectors", *sources, "--out", out]
+    done = selfpos(*merge, "--method", *OTHER_SEARCHES[search])
     assert done.returncode == 0, done.stderr
-    found = json.loads((out / "selfpos.json").read_text())["positioning"]
-    start, tuned, merged = state(base), [state(source) for source in sources], state(out)
-    rows = found.get("tensors") or dict.fromkeys(start, found["coefficients"])
-    for key, value in merged.items():
-        moved = sum(c * (t[key] - start[key]) for c, t in zip(rows[key], tuned, strict=True))
-        np.testing.assert_allclose(value, start[key] + moved, atol=2e-6, err_msg=key)
+    assert_is_position(out, base, sources)
     probe = operations.probe_of(sources)
     scores = [sum(by_hand(folder, kind, task)[1] for task in probe.values()) for folder in (base, out)]
     assert scores[1] > scores[0]

@@ -18,7 +18,8 @@ from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
 from selfpos.tasks import TASKS, get_task
 from selfpos.training.objective import make_loss
-from tests.helpers.trainings import one_thread, records, run, with_, words
+from tests.helpers.threads import one_thread
+from tests.helpers.trainings import records, run, with_, words
 
 __all__ = ["one_thread"]
 

@@ -23,7 +23,8 @@ from tests.helpers.adapters import edit_json, state
 from tests.helpers.command import CommandLine
 from tests.helpers.families import colbert, plain_bert, splade
 from tests.helpers.files import write_lines
-from tests.helpers.trainings import assert_resumes_to_the_same_bytes, one_thread
+from tests.helpers.threads import one_thread
+from tests.helpers.trainings import assert_resumes_to_the_same_bytes
 
 __all__ = ["one_thread"]
 

@@ -20,7 +20,8 @@ from selfpos.recipe import LoraSettings, MixtureSettings, TrainingSettings, Vali
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
 from selfpos.training.checkpoints import Checkpoints
-from tests.helpers.trainings import interrupted, one_thread, run
+from tests.helpers.threads import one_thread
+from tests.helpers.trainings import interrupted, run
 
 __all__ = ["one_thread"]
 

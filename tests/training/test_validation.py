@@ -15,7 +15,8 @@ from selfpos.storage.hashing import content_hash
 from selfpos.storage.manifest import read_manifest
 from selfpos.tasks import TASKS, get_task
 from selfpos.training import train, validation
-from tests.helpers.trainings import interrupted, one_thread, records, run, with_
+from tests.helpers.threads import one_thread
+from tests.helpers.trainings import interrupted, records, run, with_
 
 __all__ = ["one_thread"]
 

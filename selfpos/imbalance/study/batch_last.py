@@ -53,8 +53,8 @@ class ConvPool(nn.Module):
         maps, _, height, width = weight.shape
         rows, columns, batch = x.shape[0] - height + 1, x.shape[2] - width + 1, x.shape[3]
         rows, columns = rows - rows % 2, columns - columns % 2  # as torch, which pools no half windows
-        if self._scratch is None or self._scratch[0].shape != (rows, maps, columns * batch):
-            shapes = (rows, maps, columns * batch), (rows // 2, 2, maps, columns // 2, batch)
+        shapes = (rows, maps, columns * batch), (rows // 2, 2, maps, columns // 2, batch)
+        if self._scratch is None or (self._scratch[0].shape, self._scratch[0].dtype) != (shapes[0], x.dtype):
             self._scratch = x.new_empty(shapes[0]), x.new_empty(shapes[1])
         return _ConvPool.apply(x, weight, self.bias, self._scratch).permute(3, 1, 0, 2)
 
@@ -114,7 +114,7 @@ class _ConvPool(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             by_input, kernels = torch.zeros_like(x), weight.permute(3, 0, 2, 1).flatten(2).mT
             for k in range(columns):
-                # The windows of neighbouring rows overlap, so they take turns.
+                # The windows of neighbouring rows overlap, so they are added one by one.
                 for window, row in zip(_windows(by_input, weight, k, full), full, strict=True):
                     window.addmm_(kernels[k], row)
         return by_input, by_weight, gradient.sum((0, 2, 3)), None

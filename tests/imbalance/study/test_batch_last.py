@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -13,14 +11,9 @@ from selfpos.imbalance.study.batch_last import ConvPool, join_pooling
 from selfpos.imbalance.study.networks import build
 from selfpos.imbalance.study.recipe import TrainingSettings
 from selfpos.imbalance.study.trainer import fit
+from tests.helpers.threads import one_thread
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+__all__ = ["one_thread"]
 
 
 def passes(layer: nn.Module, weighted: nn.Module, images: Tensor) -> list[Tensor]:
