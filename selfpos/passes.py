@@ -1,8 +1,8 @@
 """What makes forward passes fast: batches of a budget of tokens, and linear layers packed once.
 
 On processors with AVX-512 linear layers are computed by oneDNN, from weights packed once, with GELU within
-the product, which is faster there; with AVX2 alone torch's own layers are. The results are torch's but for the
-last bits.
+the product, which is faster there; with AVX2 alone torch's own layers are. The results are torch's but for
+the last bits.
 """
 
 from __future__ import annotations
