@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfpos.commands.options import ALLOW_PICKLE, PATH, ManyValues, examples, split_names, without_pickles
+from selfpos.commands.options import (
+    ALLOW_PICKLE,
+    PATH,
+    ManyValues,
+    examples,
+    show_rows,
+    split_names,
+    without_pickles,
+)
 
 if TYPE_CHECKING:
     from selfpos.errors import SelfposError
@@ -112,6 +120,11 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="GPUs for each task on the cluster.",
 )
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say how many texts are embedded and how long that takes on this machine; score nothing.",
+)
 def command(
     models: tuple[str, ...],
     tasks: tuple[str, ...],
@@ -124,6 +137,7 @@ def command(
     ray_cpus: float,
     ray_gpus: float,
     allow_pickle: bool,
+    dry_run: bool,
     **selection: Any,
 ) -> None:
     """Score every MODEL (a folder or a Hub name) on MTEB tasks with mteb; results for the same weights are
@@ -135,7 +149,7 @@ def command(
     and selfpos-TwentyNewsgroupsSubjects replace the third to the fifth.
     """
     from selfpos.console import quiet_process, table_text
-    from selfpos.errors import OperationError, SelfposError
+    from selfpos.errors import SelfposError
     from selfpos.extras import need_extra
     from selfpos.storage.locate import locate_model
 
@@ -143,12 +157,18 @@ def command(
         raise SelfposError("--cache and --no-cache exclude each other; give one of them")
     if name is not None and len(models) > 1:
         raise SelfposError("--name is the name of one model; score several without it")
+    if ray is not None and dry_run:
+        raise SelfposError("--dry-run tries this machine, not a cluster; leave out --ray")
     quiet_process()
     if ray is not None:
         need_extra("ray", "--ray")
     folders = {model: locate_model(without_pickles(model, allow_pickle)) for model in models}
     selection["names"] = split_names(tasks)
     out = out or Path("checkpoints") / "scores"
+    if dry_run:
+        for model, folder in folders.items():
+            show_rows(_forecast_rows(folder, selection, out, name or model, batch_size))
+        return
     options: dict[str, Any] = {
         "batch_size": batch_size,
         "cache": None if no_cache else cache or out / "cache",
@@ -158,6 +178,13 @@ def command(
     scores, failures = _scores(folders, selection, out, name=name, **options)
     if any(scores.values()):
         click.echo(table_text(*_table(scores)))
+    _raise(failures, scores)
+
+
+def _raise(failures: list[SelfposError], scores: Mapping[str, Mapping[str, TaskScore]]) -> None:
+    """Raise what failed, and what has no score, as one error."""
+    from selfpos.errors import OperationError
+
     if unscored := [
         f"{task} of {model}"
         for model, row in scores.items()
@@ -174,6 +201,27 @@ def command(
         raise failures[0]
     if failures:
         raise OperationError("; ".join(map(str, failures)))
+
+
+def _forecast_rows(
+    folder: Path, selection: dict[str, Any], out: Path, name: str, batch_size: int
+) -> list[tuple[str, str]]:
+    """What scoring one model takes, as labels and texts."""
+    from selfpos.console import in_words
+    from selfpos.evaluation import select_tasks
+    from selfpos.evaluation.forecast import forecast
+
+    expected = forecast(folder, select_tasks(**selection), out, name=name, batch_size=batch_size)
+    rows = [("model", name)]
+    if expected.scored:
+        rows.append(("scored", f"{', '.join(expected.scored)}: not scored again"))
+    counts = [f"{task} {count:,}" for task, count in expected.texts.items()]
+    rows.append(("texts", f"{sum(expected.texts.values()):,}, each once: {', '.join(counts)}"))
+    whole, embedding, rest = map(
+        in_words, (expected.embedding + expected.rest, expected.embedding, expected.rest)
+    )
+    rows.append(("time", f"about {whole}: {embedding} for the texts, {rest} for all else"))
+    return rows
 
 
 def _scores(

@@ -26,7 +26,9 @@ from selfpos.storage.model_class import EMBEDDER, class_of
 from selfpos.storage.model_folder import read_modules, refuse_pickles
 
 if TYPE_CHECKING:
+    from mteb import ResultCache
     from mteb.abstasks import AbsTask
+    from mteb.models import ModelMeta
     from mteb.results import TaskResult
     from sentence_transformers import SentenceTransformer
 
@@ -220,12 +222,11 @@ class _Scorer:
         import mteb
         from mteb.results import TaskResult
 
-        from selfpos.evaluation.recording import columns_as_lists, recording
+        from selfpos.evaluation.recording import recording
         from selfpos.evaluation.staged import StagedResults
         from selfpos.evaluation.wrapped import check_candidates
 
-        results = mteb.ResultCache(self.out)
-        file = results.get_task_result_path(task.metadata.name, self.meta)
+        file = mteb.ResultCache(self.out).get_task_result_path(task.metadata.name, self.meta)
         for written in (file, examples_file(file)):
             remove_leftovers(written.parent)
         stored = _usable_result(task, file)
@@ -233,29 +234,61 @@ class _Scorer:
             return task_score(task, stored, file)
         encoder = self.encoder
         check_candidates(encoder, task)
-        # A task keeps the generators of its samples: reset, they give every model the same samples.
-        task.rng_state, task.np_rng = random.Random(task.seed), np.random.default_rng(task.seed)
-        with TemporaryDirectory() as folder, columns_as_lists(task), recording(task) as examples:
+        with TemporaryDirectory() as folder, recording(task) as examples:
 
             def keep_examples() -> None:
                 if examples:
                     write_examples(examples_file(file), examples, revision_of(task))
 
-            encode_kwargs: Any = {"batch_size": self.batch_size, "show_progress_bar": False}
-            made = mteb.evaluate(
-                encoder,
-                task,
-                cache=StagedResults(Path(folder), self.meta, file, keep_examples, encode_kwargs),
-                overwrite_strategy="always" if stored is None else "only-missing",
-                encode_kwargs=encode_kwargs,
-                show_progress_bar=False,
-                co2_tracker=False,
-            )
-            if not made.task_results:
-                reasons = "; ".join(str(failed.exception) for failed in made.exceptions or [])
-                raise OperationError(f"mteb gave no result ({reasons})")
+            encode_kwargs = _encode_kwargs(self.batch_size)
+            cache = StagedResults(Path(folder), self.meta, file, keep_examples, encode_kwargs)
+            strategy = "always" if stored is None else "only-missing"
+            run_task(encoder, task, cache, batch_size=self.batch_size, strategy=strategy)
         # The file has fewer digits than `made`: read from it, the score is the same now and later.
         return task_score(task, TaskResult.from_disk(file), file)
+
+
+def run_task(
+    encoder: Any, task: AbsTask, cache: ResultCache, *, batch_size: int, strategy: Any = "always"
+) -> None:
+    """Run one task by mteb, whose results go to `cache`.
+
+    Raises:
+        OperationError: mteb gave no result.
+    """
+    import mteb
+
+    from selfpos.evaluation.recording import columns_as_lists
+
+    # A task keeps the generators of its samples: reset, they give every model the same samples.
+    task.rng_state, task.np_rng = random.Random(task.seed), np.random.default_rng(task.seed)
+    with columns_as_lists(task):
+        made = mteb.evaluate(
+            encoder,
+            task,
+            cache=cache,
+            overwrite_strategy=strategy,
+            encode_kwargs=_encode_kwargs(batch_size),
+            show_progress_bar=False,
+            co2_tracker=False,
+        )
+    if not made.task_results:
+        reasons = "; ".join(str(failed.exception) for failed in made.exceptions or [])
+        raise OperationError(f"mteb gave no result ({reasons})")
+
+
+def _encode_kwargs(batch_size: int) -> Any:
+    return {"batch_size": batch_size, "show_progress_bar": False}
+
+
+def stored_result(task: AbsTask, out: Path, meta: ModelMeta) -> TaskResult | None:
+    """The whole result of `task` in `out`, if it need not be run."""
+    import mteb
+
+    if not out.is_dir():  # which mteb would make
+        return None
+    stored = _usable_result(task, mteb.ResultCache(out).get_task_result_path(task.metadata.name, meta))
+    return None if stored is None or stored.get_missing_evaluations(task) else stored
 
 
 def _usable_result(task: AbsTask, file: Path) -> TaskResult | None:
