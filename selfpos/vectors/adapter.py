@@ -7,17 +7,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from selfpos.errors import SelfposError
-from selfpos.storage.file_kinds import ADAPTER, ADAPTER_WEIGHTS
+from selfpos.storage.file_kinds import ADAPTER, ADAPTER_WEIGHTS, CONFIG
 from selfpos.storage.model_folder import ModelFolder
+from selfpos.storage.networks import network_of
 from selfpos.storage.numbers import TORCH
 from selfpos.storage.tensor_file import TensorEntry, read_header
 from selfpos.vectors.check import quantisation
 from selfpos.vectors.match import copies_of, same_values, stored_parameters
+from selfpos.vectors.names import layer_number
 from selfpos.vectors.parts import Dense, Dora, LowRank, Maps, MatchedRows, Shift, Sum, TensorPart
 from selfpos.vectors.scaling import Scaling
 
@@ -37,6 +40,8 @@ UNSUPPORTED_OPTIONS = {
 BASE_PRESERVING_INITS = {"True", "False", "true", "false", "gaussian", "eva", "orthogonal"}
 HEADS = ("lm_head", "score", "classifier", "classification_head", "cls", "qa_outputs", "pooler")
 """Modules of transformers' models that are heads of a task, on top of the network."""
+FAN_IN_FIRST = ("gpt2", "openai-gpt")
+"""Types of transformers' models whose layers are of Conv1D, which stores a matrix with its inputs first."""
 TRAINED_ROWS = ".token_adapter.trainable_tokens_delta"
 FIRST_FACTORS = ("A.weight", "embedding_A")
 OTHER_PARTS = ("B.weight", "embedding_B", "magnitude_vector", "magnitude_vector.weight")
@@ -194,7 +199,7 @@ class _AdapterReader:
         if min(len(a.shape), len(b.shape)) < 2 or not (a.numel and b.numel):
             shapes = f"{list(a.shape)} and {list(b.shape)}"
             raise SelfposError(f"{a.file}: {name} and its lora_B have shapes {shapes}; expected two matrices")
-        transposed = name.endswith("embedding_A") or bool(self.config.get("fan_in_fan_out"))
+        transposed = name.endswith("embedding_A") or self._fan_in_first(key)
         rank, width, height = a.shape[0], math.prod(a.shape[1:]), b.shape[0]
         product = (width, height) if transposed else (height, width)
         shape = self.base.tensors[key].shape
@@ -219,6 +224,14 @@ class _AdapterReader:
                 f"per row of {key}"
             )
         return Dora(part, magnitude, self.base, key, self.maps)
+
+    def _fan_in_first(self, key: str) -> bool:
+        """Whether a matrix is stored with its inputs first. The layer's class says so, as in PEFT, which of a
+        mixed adapter records what holds for its last layer.
+        """
+        network = network_of(key, self.base.networks)
+        config = self.base.config(str(PurePosixPath(network.path if network else "") / CONFIG))
+        return config.get("model_type") in FAN_IN_FIRST and layer_number(key) is not None
 
     def _key(self, parameter: str) -> str:
         """The base's key for a parameter: its name, or the only key that differs by a prefix.

@@ -22,7 +22,7 @@ from selfpos.storage.model_folder import open_model
 from selfpos.vectors import TaskVector, gram, norms_and_cosines, open_vectors, tensor_gram
 from selfpos.vectors.names import is_linear_map, is_token_table, layer_name, layer_number
 from selfpos.vectors.parts import LowRank, spans
-from tests.helpers.adapters import changed, make_adapter, state
+from tests.helpers.adapters import changed, edit_json, make_adapter, state
 from tests.helpers.folders import make_folder
 
 
@@ -77,8 +77,9 @@ def test_adapters_equal_pefts_own_merge(tiny_base: Path, tmp_path: Path, options
     assert moved >= 2
 
 
-def test_factors_of_layers_that_store_weights_the_other_way_round(tmp_path: Path) -> None:
-    """GPT-2's Conv1D is inputs × outputs, which PEFT calls fan_in_fan_out."""
+@pytest.mark.parametrize("recorded", [True, False])
+def test_factors_of_layers_that_store_weights_the_other_way_round(tmp_path: Path, recorded: bool) -> None:
+    """GPT-2's Conv1D is inputs × outputs, which PEFT calls fan_in_fan_out and sets by the layer's class."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModel, GPT2Config, GPT2Model
 
@@ -93,18 +94,28 @@ def test_factors_of_layers_that_store_weights_the_other_way_round(tmp_path: Path
     )
     before = state(base)
     options: dict[str, Any] = {
-        "target_modules": ["c_attn", "c_fc"],
+        "target_modules": ["c_attn", "c_proj"],
         "fan_in_fan_out": True,
         "init_lora_weights": False,
     }
     adapted = get_peft_model(AutoModel.from_pretrained(base), LoraConfig(r=3, lora_alpha=5, **options))
     adapted.save_pretrained(tmp_path / "adapter")
+    edit_json(tmp_path / "adapter" / "adapter_config.json", fan_in_fan_out=recorded)
     merged = adapted.merge_and_unload().state_dict()
     (vector,) = open_vectors(open_model(base), [tmp_path / "adapter"])
-    assert low_rank(vector) and len(vector.parts) == 2
+    assert low_rank(vector) and len(vector.parts) == 3
     for key in vector.parts:
         np.testing.assert_allclose(vector.values(key), merged[key].double().numpy() - before[key], atol=2e-6)
-        assert vector.values(key).shape[0] == 8 and np.abs(vector.values(key)).max() > 1e-3
+        assert vector.values(key).shape[1] in (8, 24) and np.abs(vector.values(key)).max() > 1e-3
+
+
+def test_the_flag_of_such_layers_has_no_effect_on_others(tiny_base: Path, tmp_path: Path) -> None:
+    """PEFT sets it to false at linear layers; here their matrices are square."""
+    expected = make_adapter(tiny_base, tmp_path / "adapter", target_modules=["query"])
+    edit_json(tmp_path / "adapter" / "adapter_config.json", fan_in_fan_out=True)
+    (vector,) = open_vectors(open_model(tiny_base), [tmp_path / "adapter"])
+    for key in (key for key in expected if key.endswith("query.weight")):
+        np.testing.assert_allclose(vector.values(key), expected[key], atol=2e-6)
 
 
 def test_adapter_folders_without_modules_leave_the_rest_alone(tiny_base: Path, tmp_path: Path) -> None:
