@@ -134,8 +134,8 @@ def _parameters(base: ModelFolder, model: ModelFolder, tensors: Mapping[str, Ten
         network = network_of(key, base.networks)
         if network in inside:
             inside[network].append(key)
-        else:
-            parameter_of[key] = key
+        else:  # of a module that the other has not, or of none, where no library looks
+            parameter_of[key] = key if network else f"!{key}"
     for mine, theirs in pairs:
         teller = theirs if base.is_plain and not model.is_plain else mine
         task = task_of((model if teller is theirs else base).path / teller.path, teller.kind)

@@ -120,6 +120,20 @@ def test_an_adapter_saved_with_its_modules_fits_a_base_in_the_old_layout(
         np.testing.assert_allclose(vector.values(key), moved, atol=2e-6, err_msg=key)
 
 
+def test_weights_outside_all_modules_stand_against_nothing(tiny_base: Path, tmp_path: Path) -> None:
+    """The base has its modules in folders; weights at its root are from before, which no library reads."""
+    base = in_old_layout(tiny_base, tmp_path / "base")
+    stale = {name: value + 1 for name, value in load_file(tiny_base / "model.safetensors").items()}
+    save_file(stale, base / "model.safetensors", {"format": "pt"})
+    tuned = make_specialist(tiny_base, tmp_path / "tuned", seed=1)
+    (vector,) = open_vectors(open_model(base), [tuned])
+    assert any("it lacks" in note and "at which it does not move" in note for note in vector.notes)
+    found, expected = state(merge(base, [tuned], "average", tmp_path / "out").out), state(tuned)
+    for key, value in expected.items():
+        inside = key if "/" in key else f"0_Transformer/{key}"
+        np.testing.assert_allclose(found[inside], value, atol=1e-6, err_msg=key)
+
+
 def test_what_only_one_side_has_is_said_and_a_missing_layer_is_refused(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
 ) -> None:
