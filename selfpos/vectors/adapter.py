@@ -19,8 +19,8 @@ from selfpos.storage.networks import network_of
 from selfpos.storage.numbers import TORCH
 from selfpos.storage.tensor_file import TensorEntry, read_header
 from selfpos.vectors.check import quantisation
-from selfpos.vectors.match import copies_of, same_values, stored_parameters
-from selfpos.vectors.names import layer_number
+from selfpos.vectors.match import copies_of, same_values, stored_parameters, unstored
+from selfpos.vectors.names import layer_number, may_be_tied
 from selfpos.vectors.parts import Dense, Dora, LowRank, Maps, MatchedRows, Shift, Sum, TensorPart
 from selfpos.vectors.scaling import Scaling
 
@@ -67,14 +67,32 @@ def adapter_parts(folder: ModelFolder, base: ModelFolder) -> tuple[dict[str, Ten
     parts: dict[str, TensorPart] = {}
     for name in entries:
         for key, part in reader.part(name).items() if name not in heads else ():
+            if isinstance(part, Dense) and _stored_already(part, parts.get(key)):
+                continue
             parts[key] = Sum((parts[key], part)) if key in parts else part
     if not parts:
         raise SelfposError(f"{file} holds no tensor; save the adapter again")
-    for key, part in list(parts.items()):
-        if not isinstance(part, Dense):  # a module that PEFT stores whole is no longer tied to another
-            parts |= {copy: part for copy in copies_of(base, key) if copy not in parts}
+    parts |= _of_copies(base, parts)
     of_heads = " and ".join(sorted({str(_head(_parameter(name))) for name in heads}))
-    return parts, [f"it also trains {of_heads}, which the base has not: left out"] if heads else []
+    notes = [f"it also trains {of_heads}, which the base has not: left out"] if heads else []
+    return parts, [*notes, *reader.notes]
+
+
+def _stored_already(part: Dense, other: TensorPart | None) -> bool:
+    """Whether a whole tensor is there under another name: the bias of a decoder and of its head are one."""
+    return isinstance(other, Dense) and same_values(part.entry, other.entry)
+
+
+def _of_copies(base: ModelFolder, parts: Mapping[str, TensorPart]) -> dict[str, TensorPart]:
+    """What the copies of a table or its decoder move by: as one tensor, by all factors at any of them."""
+    moved: dict[str, TensorPart] = {}
+    for key in parts:
+        copies = sorted(copies_of(base, key))
+        own = [parts[copy] for copy in copies if copy in parts]
+        if len(copies) == 1 or key in moved or any(isinstance(part, Dense) for part in own):
+            continue  # a module that PEFT stores whole is no longer tied to another
+        moved |= dict.fromkeys(copies, own[0] if len(own) == 1 else Sum(tuple(own)))
+    return moved
 
 
 def _parameter(name: str) -> str:
@@ -129,6 +147,7 @@ class _AdapterReader:
     scaling: Scaling
     entries: dict[str, TensorEntry]
     maps: Maps = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def part(self, name: str) -> dict[str, TensorPart]:
         """What the tensor `name` adds, by the base's key; empty for tensors that belong to another."""
@@ -170,7 +189,20 @@ class _AdapterReader:
         of_base = self.base.tensors[key]
         if ".base_layer." in parameter and same_values(entry, of_base):
             return {}
+        self._check_tied(entry, key)
         return {key: Dense(self._checked_shape(entry, key), self.maps)}
+
+    def _check_tied(self, entry: TensorEntry, key: str) -> None:
+        """Refuse a table or decoder that was trained whole, where the base has one tensor for both."""
+        if not may_be_tied(key) or self.config.get("ensure_weight_tying"):
+            return
+        others = sorted(name for name, source in self._unstored.items() if source == key)
+        if others and not same_values(entry, self.base.tensors[key]):
+            raise SelfposError(
+                f"adapter {self.folder.path} has {entry.name} of its own, apart from what it is tied to; the "
+                f"base has {key} for it and {' and '.join(others)}, so no merged weight equals it: train "
+                "with PEFT's ensure_weight_tying, or over a base that stores both"
+            )
 
     def _rows(self, entry: TensorEntry, module: str, key: str) -> TensorPart:
         """Trained rows of a table. Raises SelfposError where they are not those of the configuration."""
@@ -241,6 +273,8 @@ class _AdapterReader:
         key = self._near(parameter, {key: key for key in self.base.tensors})
         if key is None:
             key = self._near(parameter, self._by_parameter)
+        if key is None and (key := self._near(parameter, self._unstored)) and may_be_tied(key):
+            self.notes.append(f"{parameter} is one with {key} in the base: both move, as in PEFT's merge")
         if key is None and (quantised := quantisation(self.base)):
             raise SelfposError(
                 f"adapter {self.folder.path} moves {parameter}, but the base {self.base.path} is quantised "
@@ -262,6 +296,10 @@ class _AdapterReader:
     @cached_property
     def _by_parameter(self) -> dict[str, str]:
         return {name: key for key, name in stored_parameters(self.base).items()}
+
+    @cached_property
+    def _unstored(self) -> dict[str, str]:
+        return unstored(self.base)
 
     def _near(self, parameter: str, names: Mapping[str, str]) -> str | None:
         """The key of `names` (name → key) that is, or alone ends like, the parameter."""

@@ -21,6 +21,8 @@ from tests.helpers.adapters import edit_json, make_adapter, state
 from tests.helpers.families import DECODER, SMALL, make_family, splade
 
 TABLE = "embed_tokens.weight"
+MASKED = "AutoModelForMaskedLM"
+DECODER_KEY = "cls.predictions.decoder.weight"
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +185,46 @@ def test_a_decoder_stored_beside_its_table_moves_with_it(options: dict[str, Any]
     tuned = tune(
         base, tmp_path / "adapter", "AutoModelForMaskedLM", **{"target_modules": ["query"]} | options
     )
+    assert differing(base, tmp_path / "adapter", tuned, tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("targets", [["query", "decoder"], ["query", "decoder", "word_embeddings"]])
+def test_factors_of_a_tied_decoder_move_the_table_as_in_pefts_merge(
+    targets: list[str], stored: bool, tmp_path: Path
+) -> None:
+    base = splade(tmp_path)
+    if stored:
+        tensors = load_file(base / "model.safetensors")
+        tensors[DECODER_KEY] = tensors["bert.embeddings.word_embeddings.weight"].clone()
+        save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    tuned = tune(base, tmp_path / "adapter", MASKED, target_modules=targets)
+    assert differing(base, tmp_path / "adapter", tuned, tmp_path / "out") == []
+    (vector,) = open_vectors(open_model(base), [tmp_path / "adapter"])
+    assert any("both move, as in PEFT's merge" in note for note in vector.notes) != stored
+
+
+@pytest.mark.parametrize("module", ["decoder", "word_embeddings"])
+def test_a_table_trained_apart_from_its_decoder_is_refused_where_the_base_has_one_tensor(
+    module: str, tmp_path: Path
+) -> None:
+    base = splade(tmp_path)
+    tune(base, tmp_path / "apart", MASKED, target_modules=["query"], modules_to_save=[module])
+    with pytest.raises(SelfposError, match=r"apart from what it is tied to.*ensure_weight_tying"):
+        open_vectors(open_model(base), [tmp_path / "apart"])
+    together = {"modules_to_save": ["word_embeddings"], "ensure_weight_tying": True}
+    tuned = tune(base, tmp_path / "together", MASKED, target_modules=["query"], **together)
+    assert differing(base, tmp_path / "together", tuned, tmp_path / "out") == []
+
+
+def test_a_head_stored_whole_moves_its_bias_once(tmp_path: Path) -> None:
+    """PEFT stores the bias of the head and of its decoder, which are one."""
+    base = splade(tmp_path)
+    tensors = load_file(base / "model.safetensors")
+    tensors[DECODER_KEY] = tensors["bert.embeddings.word_embeddings.weight"].clone()
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    options = {"target_modules": ["query"], "modules_to_save": ["cls"]}
+    tuned = tune(base, tmp_path / "adapter", MASKED, **options)
     assert differing(base, tmp_path / "adapter", tuned, tmp_path / "out") == []
 
 
