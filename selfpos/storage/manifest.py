@@ -65,6 +65,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return {name: value for name, value in data.items() if value is not None}
 
 
+def made_from(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The name and hash of the base that the model of a manifest was made from, as far as it is known.
+
+    A merge whose base is one of the models was given none: its base is that of this model.
+    """
+    recorded: dict[str, Any] = manifest.get("base", {})
+    merged = manifest.get("merge", {}).get("sources") or []
+    first = next((source for source in merged if source.get("hash") == recorded.get("hash")), None)
+    if first is None:
+        return recorded
+    return {"name": f"the base of {first.get('name')}", "hash": first.get("base")}
+
+
 def _check_types(file: Path, data: dict[str, Any]) -> None:
     """Raise SelfposError where a field that others read is not of the type that selfpos writes."""
     from pydantic import ValidationError

@@ -37,9 +37,10 @@ class Parent(Fields):
 
 
 class Source(Parent):
-    """A model that was merged."""
+    """A model that was merged; where it stands for the base, `base` is the hash of its own."""
 
     name: str = Field(min_length=1)
+    base: str | None = None
 
 
 class Merge(Fields):

@@ -14,6 +14,7 @@ from selfpos.errors import SelfposError
 from selfpos.storage.file_kinds import ADAPTER, CONFIG, MODULES
 from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.locate import hub_snapshot
+from selfpos.storage.manifest import made_from
 from selfpos.storage.model_folder import ModelFolder, open_model, raw_tensor, read_modules, stored_tensors
 from selfpos.storage.networks import TRANSFORMERS
 from selfpos.storage.tensor_file import TensorEntry
@@ -171,11 +172,8 @@ def _open_adapter(source: Path) -> ModelFolder:
 
 
 def _check_base(base: ModelFolder, folder: ModelFolder) -> None:
-    recorded = folder.manifest.get("base", {})
+    recorded = made_from(folder.manifest)
     if not recorded.get("hash") or folder.path == base.path:
-        return
-    merged = folder.manifest.get("merge", {}).get("sources") or []
-    if recorded["hash"] in {source.get("hash") for source in merged}:  # the first of models without a base
         return
     if recorded["hash"] != base.content_hash:
         raise SelfposError(

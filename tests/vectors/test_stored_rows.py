@@ -100,3 +100,18 @@ def test_a_merge_without_a_base_is_a_vector_of_the_true_base(
     against_base = merge(first, [second], "average", tmp_path / "other").out
     with pytest.raises(SelfposError, match="was made from another base"):
         open_vectors(open_model(tiny_base), [against_base])
+
+
+def test_a_merge_without_a_base_is_checked_against_that_of_its_first_model(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
+    """Also a merge of such a merge. What is known of no base is refused by none."""
+    first = merge(tiny_base, tiny_specialists[:1], "average", tmp_path / "first").out
+    mean = merge(first, [first, tiny_specialists[1]], "average", tmp_path / "mean").out
+    again = merge(mean, [mean, tiny_specialists[1]], "average", tmp_path / "again").out
+    for folder in (mean, again):
+        assert open_vectors(open_model(tiny_base), [folder])[0].parts
+        with pytest.raises(SelfposError, match=r"made from another base: its manifest names the base of \w+"):
+            open_vectors(open_model(tiny_specialists[1]), [folder])
+    unknown = merge(tiny_specialists[0], tiny_specialists[:2], "average", tmp_path / "unknown").out
+    assert open_vectors(open_model(tiny_specialists[1]), [unknown])[0].parts

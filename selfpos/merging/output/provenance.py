@@ -12,9 +12,10 @@ import numpy as np
 from selfpos.merging.plan import Coefficients, Plan
 from selfpos.recipe.merging import MEGABYTE
 from selfpos.storage.locate import hub_snapshot
-from selfpos.storage.manifest import read_manifest
+from selfpos.storage.manifest import made_from, read_manifest
 from selfpos.storage.numbers import TORCH
 from selfpos.storage.pickles import origin_of
+from selfpos.vectors.task_vector import TaskVector
 from selfpos.version import __version__
 
 PATHS = ("path", "repo", "revision")
@@ -33,7 +34,7 @@ def provenance(plan: Plan, coefficients: Coefficients | None) -> dict[str, Any]:
     recorded = plan.options.recorded()
     parameters = [parameter for parameter in plan.method.parameters if parameter.name not in chosen]
     sources = [
-        {"name": vector.name, **_path(vector.source), "hash": digest}
+        {"name": vector.name, **_path(vector.source), "hash": digest, **_base_of(vector)}
         for vector, digest in zip(plan.vectors, source_hashes, strict=True)
     ]
     return {
@@ -54,6 +55,12 @@ def provenance(plan: Plan, coefficients: Coefficients | None) -> dict[str, Any]:
         },
         "versions": {"selfpos": __version__, "numpy": np.__version__},
     }
+
+
+def _base_of(vector: TaskVector) -> dict[str, str]:
+    """The hash of the base of a source that stands for the base of the merge, which was given none."""
+    recorded = made_from(vector.folder.manifest).get("hash")
+    return {"base": recorded} if recorded and vector.folder.path == vector.base.path else {}
 
 
 def file_metadata(manifest: dict[str, Any]) -> dict[str, str]:
