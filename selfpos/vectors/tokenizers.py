@@ -27,6 +27,7 @@ SAMPLE = (
     "Donaudampfschifffahrtsgesellschaftskapitän pneumonoultramicroscopicsilicovolcanoconiosis",
     "a" * 150,
     "CamelCase snake_case ALLCAPS mIxEd 2024-11-30T12:00 1e-5 +49 (0)30 $1.50 €2",
+    "A B C D E F G H I J K L M N O P Q R S T U V W X Y Z",  # a small vocabulary may have no word above
     "",
     " ",
 )
