@@ -42,6 +42,12 @@ def batches(lengths: Sequence[int], budget: int, most: int = MOST_TEXTS) -> Iter
         start += count
 
 
+def spread(items: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of `items`, evenly spread."""
+    count = min(most, len(items))
+    return [items[(2 * index + 1) * len(items) // (2 * count)] for index in range(count)]
+
+
 @contextmanager
 def packed_layers(model: torch.nn.Module) -> Iterator[int]:
     """While the block runs, compute the float32 linear layers of `model` by oneDNN; yields how many.

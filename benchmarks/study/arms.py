@@ -79,7 +79,7 @@ class Piece:
             "specialists": self._specialists,
         }
         for name in JOINT:
-            arms[name] = lambda name=name: {"scores": self._score(self._joint(name))}  # type: ignore[misc]
+            arms[name] = lambda name=name: {"scores": self._score(self.joint_model(name))}  # type: ignore[misc]
         for name, (method, options) in MERGES.items():
             arms[name] = lambda method=method, options=options: self.merged(method, params=options)  # type: ignore[misc]
         for name in ("fisher", "regmean"):
@@ -107,7 +107,7 @@ class Piece:
     def _draws(self, name: str) -> int:
         return 0 if name == "base" else self.setting.draws
 
-    def _joint(self, name: str) -> Path:
+    def joint_model(self, name: str) -> Path:
         return models.joint(name, self.label, self.setting, self.seed, self.data, self.folder / "models")
 
     def _score(self, model: Path) -> dict[str, float]:

@@ -216,7 +216,7 @@ def _folder(piece: Piece, arm: str, result: dict[str, Any]) -> Path:
     from selfpos.positioning.separated import merge_method
 
     if arm.startswith("joint"):
-        return piece._joint(arm)
+        return piece.joint_model(arm)
     out = piece.work / f"calibrated-{arm}"
     shutil.rmtree(out, ignore_errors=True)
     count = len(piece.specialists)

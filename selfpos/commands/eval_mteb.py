@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -21,6 +21,8 @@ from selfpos.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from mteb.abstasks import AbsTask
+
     from selfpos.errors import SelfposError
     from selfpos.scores.files import TaskScore
 
@@ -166,8 +168,11 @@ def command(
     selection["names"] = split_names(tasks)
     out = out or Path("checkpoints") / "scores"
     if dry_run:
+        from selfpos.evaluation import select_tasks
+
+        chosen = select_tasks(**selection)
         for model, folder in folders.items():
-            show_rows(_forecast_rows(folder, selection, out, name or model, batch_size))
+            show_rows(_forecast_rows(folder, chosen, out, name or model, batch_size))
         return
     options: dict[str, Any] = {
         "batch_size": batch_size,
@@ -178,10 +183,10 @@ def command(
     scores, failures = _scores(folders, selection, out, name=name, **options)
     if any(scores.values()):
         click.echo(table_text(*_table(scores)))
-    _raise(failures, scores)
+    _raise_failures(failures, scores)
 
 
-def _raise(failures: list[SelfposError], scores: Mapping[str, Mapping[str, TaskScore]]) -> None:
+def _raise_failures(failures: list[SelfposError], scores: Mapping[str, Mapping[str, TaskScore]]) -> None:
     """Raise what failed, and what has no score, as one error."""
     from selfpos.errors import OperationError
 
@@ -204,14 +209,13 @@ def _raise(failures: list[SelfposError], scores: Mapping[str, Mapping[str, TaskS
 
 
 def _forecast_rows(
-    folder: Path, selection: dict[str, Any], out: Path, name: str, batch_size: int
+    folder: Path, tasks: Sequence[AbsTask], out: Path, name: str, batch_size: int
 ) -> list[tuple[str, str]]:
     """What scoring one model takes, as labels and texts."""
     from selfpos.console import in_words
-    from selfpos.evaluation import select_tasks
     from selfpos.evaluation.forecast import forecast
 
-    expected = forecast(folder, select_tasks(**selection), out, name=name, batch_size=batch_size)
+    expected = forecast(folder, tasks, out, name=name, batch_size=batch_size)
     rows = [("model", name)]
     if expected.scored:
         rows.append(("scored", f"{', '.join(expected.scored)}: not scored again"))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mteb
 import numpy as np
@@ -20,6 +20,7 @@ from selfpos.evaluation.embed import EncodingOptions
 from selfpos.evaluation.encoder import Embedder, EncodeFunction, Encoder, identity, load_encoder
 from selfpos.evaluation.run import check_tasks, run_task, stored_result
 from selfpos.evaluation.store import key_of
+from selfpos.passes import spread
 from selfpos.storage.model_class import EMBEDDER, class_of
 
 if TYPE_CHECKING:
@@ -110,12 +111,12 @@ class _StandIn(Embedder):
         ordered = sorted(self.texts, key=lambda entry: len(entry[0]))
         if not ordered:
             return 0.0
-        self._embed(_spread(ordered, 8), batch_size)  # the first pass is slower
-        sample = _spread(ordered, FIRST)
+        self._embed(spread(ordered, 8), batch_size)  # the first pass is slower
+        sample = spread(ordered, FIRST)
         taken = self._embed(sample, batch_size)
         patience = min(PATIENCE, PART * taken * len(ordered) / len(sample))
         if patience > taken:
-            sample = _spread(ordered, round(len(sample) * patience / taken))
+            sample = spread(ordered, round(len(sample) * patience / taken))
             taken = self._embed(sample, batch_size)
         return taken * len(ordered) / len(sample)
 
@@ -129,9 +130,3 @@ class _StandIn(Embedder):
             embedder = Embedder(self.model, {}, None)
             embedder.rows(texts, options, batch_size, self.texts[texts[0], options])
         return time.perf_counter() - began
-
-
-def _spread(items: Sequence[Any], most: int) -> list[Any]:
-    """At most so many of `items`, evenly spread."""
-    count = min(most, len(items))
-    return [items[(2 * index + 1) * len(items) // (2 * count)] for index in range(count)]

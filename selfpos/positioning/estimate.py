@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from selfpos.data.probe import ProbeTask
-from selfpos.passes import batches, budget_of
+from selfpos.passes import batches, budget_of, spread
 from selfpos.positioning.draws import split_probe
 from selfpos.positioning.folds import searched_records
 from selfpos.positioning.linearisation import check_derivatives
@@ -130,7 +130,7 @@ def _try(live: LiveModel, texts: Sequence[Any]) -> _Trial:
     chunks = list(batches(tokens, budget_of(live.device)))
     width = live.embed(texts[:1]).shape[1]  # the first pass is slower
     seconds, done = 0.0, 0
-    for chunk in _spread(chunks, TRIED):
+    for chunk in spread(chunks, TRIED):
         began = time.perf_counter()
         live.embed([texts[row] for row in chunk])
         seconds += time.perf_counter() - began
@@ -143,7 +143,7 @@ def _try(live: LiveModel, texts: Sequence[Any]) -> _Trial:
 def _try_sides(live: LiveModel, pairs: Sequence[tuple[str, str]]) -> tuple[float, int, int]:
     """Seconds, width and bytes of models that embed each question and each text once, and compare them."""
     whole = sides(pairs)
-    part = [_spread(side, COMPARED) for side in whole]
+    part = [spread(side, COMPARED) for side in whole]
     embedded(live.model, *(side[:1] for side in part))
     began = time.perf_counter()
     vectors = embedded(live.model, *part)
@@ -151,9 +151,3 @@ def _try_sides(live: LiveModel, pairs: Sequence[tuple[str, str]]) -> tuple[float
     more = sum(map(len, whole)) / sum(map(len, part))
     size = sum(vector.numel() * vector.element_size() for side in vectors for vector in side)
     return seconds * more, 1, round(size * more)
-
-
-def _spread(items: Sequence[Any], most: int) -> list[Any]:
-    """At most so many of `items`, evenly spread."""
-    count = min(most, len(items))
-    return [items[(2 * index + 1) * len(items) // (2 * count)] for index in range(count)]

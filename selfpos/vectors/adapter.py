@@ -67,9 +67,7 @@ def adapter_parts(folder: ModelFolder, base: ModelFolder) -> tuple[dict[str, Ten
     parts: dict[str, TensorPart] = {}
     for name in entries:
         for key, part in reader.part(name).items() if name not in heads else ():
-            if isinstance(part, Dense) and _stored_already(part, parts.get(key)):
-                continue
-            parts[key] = Sum((parts[key], part)) if key in parts else part
+            parts[key] = _both(parts[key], part, folder) if key in parts else part
     if not parts:
         raise SelfposError(f"{file} holds no tensor; save the adapter again")
     parts |= _of_copies(base, parts)
@@ -78,9 +76,22 @@ def adapter_parts(folder: ModelFolder, base: ModelFolder) -> tuple[dict[str, Ten
     return parts, [*notes, *reader.notes]
 
 
-def _stored_already(part: Dense, other: TensorPart | None) -> bool:
-    """Whether a whole tensor is there under another name: the bias of a decoder and of its head are one."""
-    return isinstance(other, Dense) and same_values(part.entry, other.entry)
+def _both(first: TensorPart, second: TensorPart, folder: ModelFolder) -> TensorPart:
+    """What two parts of one key add up to.
+
+    A tensor that is stored whole under two names counts once: the bias of a decoder is that of its head.
+
+    Raises:
+        SelfposError: the two whole tensors differ.
+    """
+    if not (isinstance(first, Dense) and isinstance(second, Dense)):
+        return Sum((first, second))
+    if not same_values(first.entry, second.entry):
+        raise SelfposError(
+            f"adapter {folder.path} has {first.entry.name} and {second.entry.name}, which differ and are one "
+            "tensor in the base; save the adapter again with one of them"
+        )
+    return first
 
 
 def _of_copies(base: ModelFolder, parts: Mapping[str, TensorPart]) -> dict[str, TensorPart]:
@@ -258,8 +269,9 @@ class _AdapterReader:
         return Dora(part, magnitude, self.base, key, self.maps)
 
     def _fan_in_first(self, key: str) -> bool:
-        """Whether a matrix is stored with its inputs first. The layer's class says so, as in PEFT, which of a
-        mixed adapter records what holds for its last layer.
+        """Whether a matrix of the base is stored with its inputs first, which the layer's class decides.
+
+        PEFT merges so, too. The adapter's `fan_in_fan_out` says it of its last layer alone.
         """
         network = network_of(key, self.base.networks)
         config = self.base.config(str(PurePosixPath(network.path if network else "") / CONFIG))

@@ -86,21 +86,21 @@ def copies_of(model: ModelFolder, key: str) -> set[str]:
 
 def unstored(model: ModelFolder) -> dict[str, str]:
     """Parameters that are tied to another and not stored themselves → the key of that one's tensor."""
-    found: dict[str, str] = {}
+    stored_at: dict[str, str] = {}
     for network in model.networks:
+        if network.kind not in TRANSFORMERS:
+            continue
         keys = [key for key in model.tensors if network_of(key, model.networks) == network]
         names = {key: key.removeprefix(network.prefix) for key in keys}
         folder = model.path / network.path
-        if network.kind not in TRANSFORMERS:
-            continue
         as_loaded = loaded(folder, names.values(), task_of(folder, network.kind))
         if as_loaded is None:
             continue
         key_of = {parameter: key for key, name in names.items() for parameter in as_loaded.names[name]}
         for name, source in as_loaded.tied.items():
             if source in key_of and name not in key_of:
-                found[network.prefix + name] = key_of[source]
-    return found
+                stored_at[network.prefix + name] = key_of[source]
+    return stored_at
 
 
 def same_values(first: TensorEntry, second: TensorEntry) -> bool:

@@ -226,6 +226,11 @@ def test_a_head_stored_whole_moves_its_bias_once(tmp_path: Path) -> None:
     options = {"target_modules": ["query"], "modules_to_save": ["cls"]}
     tuned = tune(base, tmp_path / "adapter", MASKED, **options)
     assert differing(base, tmp_path / "adapter", tuned, tmp_path / "out") == []
+    stored = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    (name,) = (name for name in stored if name.endswith("decoder.bias"))
+    save_file(stored | {name: stored[name] + 1}, tmp_path / "adapter" / "adapter_model.safetensors")
+    with pytest.raises(SelfposError, match=r"bias.*which differ and are one tensor"):
+        open_vectors(open_model(base), [tmp_path / "adapter"])
 
 
 def test_what_is_read_and_held_counts_rows_and_factors_within_other_parts(base: Path, tmp_path: Path) -> None:

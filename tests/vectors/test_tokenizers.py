@@ -73,6 +73,15 @@ def word_piece() -> dict[str, Any]:
     return data
 
 
+def letters() -> dict[str, Any]:
+    """A vocabulary of small letters, which knows no whole word."""
+    words = ["<unk>", *map(chr, range(97, 123))]
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    made.normalizer, made.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.WhitespaceSplit()
+    data: dict[str, Any] = json.loads(made.to_str())
+    return data
+
+
 def write(folder: Path, data: dict[str, Any], **config: Any) -> Path:
     folder.mkdir()
     (folder / "tokenizer.json").write_text(json.dumps(data), encoding="utf-8")
@@ -127,6 +136,7 @@ OTHERWISE: list[tuple[Callable[[], dict[str, Any]], Change, str]] = [
     (word_piece, lambda data: data | {"truncation": LEFT}, "cuts long texts on the left"),
     (byte_level, lambda data: with_token(data, content="<|im_end|>"), "2 tokens|1 tokens more"),
     (word_piece, lambda data: changed(data, "normalizer", lowercase=False), "encodes"),
+    (letters, lambda data: data | {"normalizer": None}, "encodes"),
 ]
 
 
