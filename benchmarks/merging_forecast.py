@@ -23,7 +23,7 @@ from merging_inputs import SHAPES, make_inputs
 
 from selfpos.console import markdown_table
 from selfpos.merging import execute, plan
-from selfpos.merging.estimate import seconds_of
+from selfpos.merging.forecast import seconds_of
 
 RESULTS = Path(__file__).parent / "results"
 

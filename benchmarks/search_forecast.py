@@ -31,7 +31,7 @@ HEAD = [
 
 def measure(name: str, base: Path, sources: list[Path], probe: dict[str, Any]) -> dict[str, Any]:
     """One search and its forecast."""
-    from selfpos.positioning.estimate import forecast
+    from selfpos.positioning.forecast import forecast
     from selfpos.positioning.position import position
     from selfpos.recipe import PositioningSettings
 

@@ -16,7 +16,7 @@ from selfpos.data.sources import hash_records, load_task
 from selfpos.data.texts import read_texts
 from selfpos.errors import SelfposError, unknown
 from selfpos.merging import Plan, execute, plan
-from selfpos.merging.estimate import seconds_of
+from selfpos.merging.forecast import seconds_of
 from selfpos.merging.output.layout import code_of
 from selfpos.merging.output.provenance import describe
 from selfpos.merging.plan import check_base

@@ -132,7 +132,7 @@ def forecast_row(
 
     Raises SelfposError where the search would be refused.
     """
-    from selfpos.positioning.estimate import forecast
+    from selfpos.positioning.forecast import forecast
 
     device = options.get("device")
     expected = forecast(*located(base, vectors), probe, settings, seed=options.get("seed", 0), device=device)

@@ -75,7 +75,7 @@ def carry_out(
         executor = partial(execute_on_ray, address=ray)
     if dry_run:
         planned = plan_run(plan, folder, data_root=data_root)
-        for rows in (planned.rows, planned.estimates):  # the second takes a while
+        for rows in (planned.rows, planned.forecasts):  # the second takes a while
             for label, text in rows():
                 click.echo(f"{label + ' ':<11}{text}")
         return

@@ -49,7 +49,7 @@ class RunPlan:
         rows += [("job", f"{job}{' (finished before)' * (job in self.finished)}") for job in self.jobs]
         return rows
 
-    def estimates(self) -> list[tuple[str, str]]:
+    def forecasts(self) -> list[tuple[str, str]]:
         """Rows about disk and time, for which two steps of each task are tried."""
         from selfpos.training.train import try_steps
 

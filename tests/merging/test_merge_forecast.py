@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from selfpos.merging import estimate, plan
+from selfpos.merging import forecast, plan
 from selfpos.merging.plan import Plan
 from selfpos.vectors.names import is_linear_map
 
@@ -21,7 +21,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
         tried.update({key: float(planned.base.tensors[key].numel) for key in keys})
         return sum(tried[key] for key in keys)
 
-    monkeypatch.setattr(estimate, "_try", seconds)
+    monkeypatch.setattr(forecast, "_try", seconds)
     return tried
 
 
@@ -38,24 +38,24 @@ def tsv(tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path) -> Plan:
 def test_a_part_is_scaled_to_the_whole(
     average: Plan, tried: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimate, "TRIED", 2000)
-    assert estimate.seconds_of(average) == pytest.approx(sum(_sizes(average).values()))
+    monkeypatch.setattr(forecast, "TRIED", 2000)
+    assert forecast.seconds_of(average) == pytest.approx(sum(_sizes(average).values()))
     assert 2000 <= sum(tried.values()) < sum(_sizes(average).values()) / 2
 
 
 def test_matrices_are_tried_once_for_each_shape(
     tsv: Plan, tried: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimate, "PATIENCE", float("inf"))
-    assert estimate.seconds_of(tsv) == pytest.approx(sum(_sizes(tsv).values()))
+    monkeypatch.setattr(forecast, "PATIENCE", float("inf"))
+    assert forecast.seconds_of(tsv) == pytest.approx(sum(_sizes(tsv).values()))
     assert sorted(_matrices(tsv, tried)) == sorted(set(_matrices(tsv, _sizes(tsv))))
 
 
 def test_a_slow_matrix_is_judged_by_a_smaller_one(
     tsv: Plan, tried: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimate, "PATIENCE", 0.0)
-    assert estimate.seconds_of(tsv) > sum(tried.values())
+    monkeypatch.setattr(forecast, "PATIENCE", 0.0)
+    assert forecast.seconds_of(tsv) > sum(tried.values())
     assert len(_matrices(tsv, tried)) == 1
 
 
@@ -74,5 +74,5 @@ def _matrices(planned: Plan, keys: Iterable[str]) -> list[tuple[int, ...]]:
 def test_a_trial_leaves_nothing(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, method: str
 ) -> None:
-    assert estimate.seconds_of(plan(tiny_base, tiny_specialists, method, tmp_path / "out")) > 0
+    assert forecast.seconds_of(plan(tiny_base, tiny_specialists, method, tmp_path / "out")) > 0
     assert not list(tmp_path.iterdir())

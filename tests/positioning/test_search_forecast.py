@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from selfpos.errors import SelfposError
-from selfpos.positioning import estimate
+from selfpos.positioning import forecast
 from selfpos.positioning.position import position
 from selfpos.recipe import PositioningSettings
 from tests.helpers.stand_ins import graded, pairs
@@ -19,7 +19,7 @@ def test_a_search_embeds_its_texts_as_often_as_was_said(
 ) -> None:
     settings = PositioningSettings(granularity=granularity, separate=False)
     probe = {"pairs": pairs(), "graded": graded()}
-    expected = estimate.forecast(tiny_base, tiny_specialists, probe, settings, seed=0, device="cpu")
+    expected = forecast.forecast(tiny_base, tiny_specialists, probe, settings, seed=0, device="cpu")
     result = position(tiny_base, tiny_specialists, probe, settings, seed=0, device="cpu")
     assert expected.texts * expected.fewest <= result.texts <= expected.texts * expected.most
     assert expected.seconds > 0
@@ -31,13 +31,13 @@ def test_a_search_that_memory_refuses_is_refused_before(
 ) -> None:
     monkeypatch.setattr("selfpos.positioning.linearisation.MEMORY", 1000)
     with pytest.raises(SelfposError, match=r"GiB of derivatives \(3 directions"):
-        estimate.forecast(
+        forecast.forecast(
             tiny_base, tiny_specialists, {"pairs": pairs()}, PositioningSettings(), seed=0, device="cpu"
         )
 
 
 def test_rivals_cost_a_point_each_and_rounds_their_directions() -> None:
     alone = PositioningSettings(rounds=1, compare=False)
-    assert estimate.points(5, 5, alone) == (9, 11)
-    assert estimate.points(5, 5, PositioningSettings(rounds=1)) == (14, 16)
-    assert estimate.points(5, 5, PositioningSettings(rounds=2)) == (14, 22)
+    assert forecast.points(5, 5, alone) == (9, 11)
+    assert forecast.points(5, 5, PositioningSettings(rounds=1)) == (14, 16)
+    assert forecast.points(5, 5, PositioningSettings(rounds=2)) == (14, 22)
