@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from selfpos.console import log
-from selfpos.errors import SelfposError
+from selfpos.errors import SelfposError, unknown
 from selfpos.positioning.matching import Agreement, Matching, similarities
 from selfpos.positioning.objective import Batch, TaskProbe, TextTable
-from selfpos.tasks.texts import TEXTS
+from selfpos.tasks.texts import GENERAL, TEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,14 +90,18 @@ def teach(live: LiveModel, tasks: Mapping[str, TaskProbe]) -> tuple[dict[str, Ta
     Each model embeds all texts once. Warns of specialists that are no teachers, and of texts that are cut.
 
     Raises:
-        SelfposError: a specialist's similarities on its own texts are the base's, or not finite.
+        SelfposError: texts have the name of no vector; a specialist's similarities on its own texts are the
+            base's, or not finite.
     """
     plain = {name: task for name, task in tasks.items() if task.type is TEXTS}
     if not plain:
         return dict(tasks), None
+    names = [vector.name for vector in live.vectors]
+    for name in plain:
+        if name not in (*names, GENERAL):
+            raise unknown("vector", name, [*names, GENERAL])
     views = _Views(live, plain)
     warn_of_long(live, views.table.texts)
-    names = [vector.name for vector in live.vectors]
     specialist_of = {name: names.index(name) for name in plain if name in names}
     teaching = _teaching(views, names, specialist_of)
     taught = {}

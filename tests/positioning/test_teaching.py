@@ -123,6 +123,11 @@ def test_a_vector_that_changes_nothing_teaches_nothing(tiny_base: Path, tmp_path
         position(tiny_base, [same], probe("same"), PositioningSettings(), seed=0, device="cpu")
 
 
+def test_texts_with_the_name_of_no_vector_are_refused(tiny_base: Path, tiny_specialists: list[Path]) -> None:
+    with pytest.raises(SelfposError, match="alpah"):
+        position(tiny_base, tiny_specialists[:1], probe("alpah"), PositioningSettings(), seed=0, device="cpu")
+
+
 def test_texts_that_are_cut_are_said(
     tiny_base: Path, tiny_specialists: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
