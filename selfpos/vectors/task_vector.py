@@ -172,10 +172,11 @@ def _open_adapter(source: Path) -> ModelFolder:
 
 
 def _check_base(base: ModelFolder, folder: ModelFolder) -> None:
+    """Refuse a model of another base. A merge whose base is one of its models fits this and its base."""
     recorded = made_from(folder.manifest)
     if not recorded.get("hash") or folder.path == base.path:
         return
-    if recorded["hash"] != base.content_hash:
+    if base.content_hash not in (recorded["hash"], folder.manifest["base"].get("hash")):
         raise SelfposError(
             f"{folder.path} was made from another base: its manifest names {recorded.get('name')} with "
             f"content hash {recorded['hash'][:12]}…, found {base.path} with {base.content_hash[:12]}…; "

@@ -115,3 +115,14 @@ def test_a_merge_without_a_base_is_checked_against_that_of_its_first_model(
             open_vectors(open_model(tiny_specialists[1]), [folder])
     unknown = merge(tiny_specialists[0], tiny_specialists[:2], "average", tmp_path / "unknown").out
     assert open_vectors(open_model(tiny_specialists[1]), [unknown])[0].parts
+
+
+def test_a_merge_with_a_model_that_is_its_base_is_a_vector_of_that_base(
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+) -> None:
+    """As SLERP between a base and its fine-tune; the manifest tells it from no merge without a base."""
+    base = merge(tiny_base, tiny_specialists[:1], "average", tmp_path / "base").out
+    tuned = shutil.copytree(base, tmp_path / "tuned", ignore=shutil.ignore_patterns("selfpos.json"))
+    mean = merge(base, [base, tuned], "average", tmp_path / "mean").out
+    for known in (base, tiny_base):
+        assert open_vectors(open_model(known), [mean])[0].parts
