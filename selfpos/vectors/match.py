@@ -77,8 +77,9 @@ def stored_parameters(model: ModelFolder) -> Mapping[str, str]:
 
 def copies_of(model: ModelFolder, key: str) -> set[str]:
     """The keys under which a tensor is stored that is one in memory; where it is a table or its decoder."""
-    alike = {name for name in model.tensors if may_be_tied(name)}
-    if key not in alike or len(alike) == 1:
+    shape = model.tensors[key].shape
+    alike = {name for name, entry in model.tensors.items() if entry.shape == shape}
+    if len(alike) == 1 or not any(map(may_be_tied, alike)):
         return {key}
     parameters = stored_parameters(model)
     return {name for name in alike if parameters[name] == parameters[key]}

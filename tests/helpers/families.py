@@ -112,12 +112,13 @@ def make_family(folder: Path, config_class: str, fields: dict[str, Any]) -> Path
 
 
 def plain_bert(folder: Path, kind: str = "BertModel", **fields: Any) -> Path:
-    """A tiny random BERT, as transformers saves it."""
+    """A tiny random BERT, or a model of another `kind` with its vocabulary, as transformers saves it."""
     import torch
     import transformers
 
     torch.manual_seed(0)
-    getattr(transformers, kind)(transformers.BertConfig(**SMALL, **fields)).save_pretrained(folder)
+    model = getattr(transformers, kind)
+    model(model.config_class(**SMALL, **fields)).save_pretrained(folder)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz"]
     (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
     transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
@@ -135,15 +136,13 @@ def colbert(place: Path, **fields: Any) -> Path:
     return place / "base"
 
 
-def splade(place: Path, **fields: Any) -> Path:
+def splade(place: Path, kind: str = "BertForMaskedLM", **fields: Any) -> Path:
     """A tiny random SparseEncoder of a masked language model."""
     from sentence_transformers import SparseEncoder
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.sparse_encoder.modules import SpladePooling
 
-    body = Transformer(
-        str(plain_bert(place / "plain", "BertForMaskedLM", **fields)), transformer_task="fill-mask"
-    )
+    body = Transformer(str(plain_bert(place / "plain", kind, **fields)), transformer_task="fill-mask")
     model = SparseEncoder(modules=[body, SpladePooling()], device="cpu", prompts={"query": "ask "})
     model.save_pretrained(str(place / "base"))
     return place / "base"

@@ -204,6 +204,21 @@ def test_factors_of_a_tied_decoder_move_the_table_as_in_pefts_merge(
     assert any("both move, as in PEFT's merge" in note for note in vector.notes) != stored
 
 
+@pytest.mark.parametrize(
+    ("kind", "decoder"),
+    [("DistilBertForMaskedLM", "vocab_projector"), ("ElectraForMaskedLM", "generator_lm_head")],
+)
+def test_a_decoder_of_any_name_is_one_with_its_table(kind: str, decoder: str, tmp_path: Path) -> None:
+    base = splade(tmp_path, kind)
+    tensors = load_file(base / "model.safetensors")
+    table = next(value for name, value in tensors.items() if "word_embeddings" in name)
+    save_file(tensors | {f"{decoder}.weight": table.clone()}, base / "model.safetensors", {"format": "pt"})
+    for targets in ([decoder], ["word_embeddings"]):
+        adapter = tmp_path / targets[0]
+        tuned = tune(base, adapter, MASKED, target_modules=targets)
+        assert differing(base, adapter, tuned, tmp_path / f"{targets[0]}-out") == []
+
+
 @pytest.mark.parametrize("module", ["decoder", "word_embeddings"])
 def test_a_table_trained_apart_from_its_decoder_is_refused_where_the_base_has_one_tensor(
     module: str, tmp_path: Path
