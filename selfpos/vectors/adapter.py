@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial, reduce
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -70,7 +70,7 @@ def adapter_parts(folder: ModelFolder, base: ModelFolder) -> tuple[dict[str, Ten
             parts[key] = _both(parts[key], part, folder) if key in parts else part
     if not parts:
         raise SelfposError(f"{file} holds no tensor; save the adapter again")
-    parts |= _of_copies(base, parts)
+    parts |= _of_copies(base, parts, folder)
     of_heads = " and ".join(sorted({str(_head(_parameter(name))) for name in heads}))
     notes = [f"it also trains {of_heads}, which the base has not: left out"] if heads else []
     return parts, [*notes, *reader.notes]
@@ -82,8 +82,13 @@ def _both(first: TensorPart, second: TensorPart, folder: ModelFolder) -> TensorP
     A tensor that is stored whole under two names counts once: the bias of a decoder is that of its head.
 
     Raises:
-        SelfposError: the two whole tensors differ.
+        SelfposError: the two whole tensors differ, or one part is trained rows.
     """
+    if isinstance(first, MatchedRows) or isinstance(second, MatchedRows):
+        raise SelfposError(
+            f"adapter {folder.path} has trained tokens of a table and factors of what it is tied to, and "
+            "PEFT's merge drops the factors; train one of the two, or give a model that has both merged"
+        )
     if not (isinstance(first, Dense) and isinstance(second, Dense)):
         return Sum((first, second))
     if not same_values(first.entry, second.entry):
@@ -94,7 +99,9 @@ def _both(first: TensorPart, second: TensorPart, folder: ModelFolder) -> TensorP
     return first
 
 
-def _of_copies(base: ModelFolder, parts: Mapping[str, TensorPart]) -> dict[str, TensorPart]:
+def _of_copies(
+    base: ModelFolder, parts: Mapping[str, TensorPart], folder: ModelFolder
+) -> dict[str, TensorPart]:
     """What the copies of a table or its decoder move by: as one tensor, by all factors at any of them."""
     moved: dict[str, TensorPart] = {}
     for key in parts:
@@ -102,7 +109,7 @@ def _of_copies(base: ModelFolder, parts: Mapping[str, TensorPart]) -> dict[str, 
         own = [parts[copy] for copy in copies if copy in parts]
         if len(copies) == 1 or key in moved or any(isinstance(part, Dense) for part in own):
             continue  # a module that PEFT stores whole is no longer tied to another
-        moved |= dict.fromkeys(copies, own[0] if len(own) == 1 else Sum(tuple(own)))
+        moved |= dict.fromkeys(copies, reduce(partial(_both, folder=folder), own))
     return moved
 
 

@@ -23,6 +23,7 @@ from tests.helpers.families import DECODER, SMALL, make_family, splade
 TABLE = "embed_tokens.weight"
 MASKED = "AutoModelForMaskedLM"
 DECODER_KEY = "cls.predictions.decoder.weight"
+TOKENS = {"word_embeddings": [5, 6]}
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,13 @@ def tune(
                 parameter += 0.05 * torch.randn_like(parameter)
     tuned.save_pretrained(folder, **(save or {}))
     return tuned
+
+
+def store_decoder(base: Path, key: str = DECODER_KEY) -> None:
+    """Store the table of words a second time, as its decoder."""
+    tensors = load_file(base / "model.safetensors")
+    (table,) = (value for name, value in tensors.items() if name.endswith("word_embeddings.weight"))
+    save_file(tensors | {key: table.clone()}, base / "model.safetensors", {"format": "pt"})
 
 
 def differing(base: Path, adapter: Path, tuned: Any, out: Path) -> list[str]:
@@ -179,9 +187,7 @@ def test_quantised_weights_are_refused(dtype: torch.dtype, base: Path, tmp_path:
 )
 def test_a_decoder_stored_beside_its_table_moves_with_it(options: dict[str, Any], tmp_path: Path) -> None:
     base = splade(tmp_path)
-    tensors = load_file(base / "model.safetensors")
-    decoder = {"cls.predictions.decoder.weight": tensors["bert.embeddings.word_embeddings.weight"].clone()}
-    save_file(tensors | decoder, base / "model.safetensors", {"format": "pt"})
+    store_decoder(base)
     tuned = tune(
         base, tmp_path / "adapter", "AutoModelForMaskedLM", **{"target_modules": ["query"]} | options
     )
@@ -195,9 +201,7 @@ def test_factors_of_a_tied_decoder_move_the_table_as_in_pefts_merge(
 ) -> None:
     base = splade(tmp_path)
     if stored:
-        tensors = load_file(base / "model.safetensors")
-        tensors[DECODER_KEY] = tensors["bert.embeddings.word_embeddings.weight"].clone()
-        save_file(tensors, base / "model.safetensors", {"format": "pt"})
+        store_decoder(base)
     tuned = tune(base, tmp_path / "adapter", MASKED, target_modules=targets)
     assert differing(base, tmp_path / "adapter", tuned, tmp_path / "out") == []
     (vector,) = open_vectors(open_model(base), [tmp_path / "adapter"])
@@ -210,13 +214,22 @@ def test_factors_of_a_tied_decoder_move_the_table_as_in_pefts_merge(
 )
 def test_a_decoder_of_any_name_is_one_with_its_table(kind: str, decoder: str, tmp_path: Path) -> None:
     base = splade(tmp_path, kind)
-    tensors = load_file(base / "model.safetensors")
-    table = next(value for name, value in tensors.items() if "word_embeddings" in name)
-    save_file(tensors | {f"{decoder}.weight": table.clone()}, base / "model.safetensors", {"format": "pt"})
+    store_decoder(base, f"{decoder}.weight")
     for targets in ([decoder], ["word_embeddings"]):
         adapter = tmp_path / targets[0]
         tuned = tune(base, adapter, MASKED, target_modules=targets)
         assert differing(base, adapter, tuned, tmp_path / f"{targets[0]}-out") == []
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_trained_tokens_beside_factors_of_the_decoder_are_refused(stored: bool, tmp_path: Path) -> None:
+    """PEFT's own merge drops the factors."""
+    base = splade(tmp_path)
+    if stored:
+        store_decoder(base)
+    tune(base, tmp_path / "a", MASKED, target_modules=["decoder"], trainable_token_indices=TOKENS)
+    with pytest.raises(SelfposError, match="trained tokens of a table and factors"):
+        open_vectors(open_model(base), [tmp_path / "a"])
 
 
 @pytest.mark.parametrize("module", ["decoder", "word_embeddings"])
@@ -235,9 +248,7 @@ def test_a_table_trained_apart_from_its_decoder_is_refused_where_the_base_has_on
 def test_a_head_stored_whole_moves_its_bias_once(tmp_path: Path) -> None:
     """PEFT stores the bias of the head and of its decoder, which are one."""
     base = splade(tmp_path)
-    tensors = load_file(base / "model.safetensors")
-    tensors[DECODER_KEY] = tensors["bert.embeddings.word_embeddings.weight"].clone()
-    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    store_decoder(base)
     options = {"target_modules": ["query"], "modules_to_save": ["cls"]}
     tuned = tune(base, tmp_path / "adapter", MASKED, **options)
     assert differing(base, tmp_path / "adapter", tuned, tmp_path / "out") == []
