@@ -214,6 +214,8 @@ class _AdapterReader:
         """Refuse a table or decoder that was trained whole, where the base has one tensor for both."""
         if not may_be_tied(key) or self.config.get("ensure_weight_tying"):
             return
+        if entry.name.endswith("encoder.embed_tokens.weight") and key.endswith("shared.weight"):
+            return  # T5's encoder has no other table than this
         others = sorted(name for name, source in self._unstored.items() if source == key)
         if others and not same_values(entry, self.base.tensors[key]):
             raise SelfposError(

@@ -18,7 +18,7 @@ from selfpos.merging import merge, plan
 from selfpos.storage.model_folder import open_model
 from selfpos.vectors import open_vectors
 from tests.helpers.adapters import edit_json, make_adapter, state
-from tests.helpers.families import DECODER, SMALL, make_family, splade
+from tests.helpers.families import DECODER, FAMILIES, SMALL, make_family, splade
 
 TABLE = "embed_tokens.weight"
 MASKED = "AutoModelForMaskedLM"
@@ -243,6 +243,17 @@ def test_a_table_trained_apart_from_its_decoder_is_refused_where_the_base_has_on
     together = {"modules_to_save": ["word_embeddings"], "ensure_weight_tying": True}
     tuned = tune(base, tmp_path / "together", MASKED, target_modules=["query"], **together)
     assert differing(base, tmp_path / "together", tuned, tmp_path / "out") == []
+
+
+def test_the_table_of_t5s_encoder_may_be_trained_whole(tmp_path: Path) -> None:
+    """It is tied to a shared one, which the encoder alone does not read."""
+    base = make_family(tmp_path / "base", *FAMILIES["T5 encoder"])
+    options = {"target_modules": ["q"], "modules_to_save": ["embed_tokens"]}
+    tuned = tune(base, tmp_path / "adapter", "T5EncoderModel", **options)
+    out = merge(base, [tmp_path / "adapter"], "average", tmp_path / "out", dtype="float32").out
+    merged = tuned.merge_and_unload().state_dict()
+    table = merged["encoder.embed_tokens.weight"].double().numpy()
+    np.testing.assert_allclose(state(out)["shared.weight"], table, atol=1e-6)
 
 
 def test_a_head_stored_whole_moves_its_bias_once(tmp_path: Path) -> None:
