@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -21,9 +21,8 @@ from selfpos.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from mteb.abstasks import AbsTask
-
     from selfpos.errors import SelfposError
+    from selfpos.evaluation.forecast import Forecast
     from selfpos.scores.files import TaskScore
 
 SELECTION = (
@@ -167,17 +166,13 @@ def command(
     folders = {model: locate_model(without_pickles(model, allow_pickle)) for model in models}
     selection["names"] = split_names(tasks)
     out = out or Path("checkpoints") / "scores"
-    if dry_run:
-        from selfpos.evaluation import select_tasks
-
-        chosen = select_tasks(**selection)
-        for model, folder in folders.items():
-            show_rows(_forecast_rows(folder, chosen, out, name or model, batch_size))
-        return
     options: dict[str, Any] = {
         "batch_size": batch_size,
         "cache": None if no_cache else cache or out / "cache",
     }
+    if dry_run:
+        _show_forecasts(folders, selection, out, name=name, **options)
+        return
     if ray is not None:
         options |= {"address": ray, "cpus": ray_cpus, "gpus": ray_gpus}
     scores, failures = _scores(folders, selection, out, name=name, **options)
@@ -208,24 +203,35 @@ def _raise_failures(failures: list[SelfposError], scores: Mapping[str, Mapping[s
         raise OperationError("; ".join(map(str, failures)))
 
 
-def _forecast_rows(
-    folder: Path, tasks: Sequence[AbsTask], out: Path, name: str, batch_size: int
-) -> list[tuple[str, str]]:
+def _show_forecasts(
+    folders: Mapping[str, Path], selection: dict[str, Any], out: Path, *, name: str | None, **options: Any
+) -> None:
+    """Print what scoring each model takes, after all that can be refused for any."""
+    from selfpos.evaluation import select_tasks
+    from selfpos.evaluation.forecast import check_forecast, forecast
+
+    tasks = select_tasks(**selection)
+    for folder in folders.values():
+        check_forecast(folder, tasks, out)
+    for model, folder in folders.items():
+        show_rows([("model", name or model)])
+        show_rows(_forecast_rows(forecast(folder, tasks, out, name=name or model, **options)))
+
+
+def _forecast_rows(expected: Forecast) -> list[tuple[str, str]]:
     """What scoring one model takes, as labels and texts."""
     from selfpos.console import in_words
-    from selfpos.evaluation.forecast import forecast
 
-    expected = forecast(folder, tasks, out, name=name, batch_size=batch_size)
-    rows = [("model", name)]
+    rows = []
     if expected.scored:
         rows.append(("scored", f"{', '.join(expected.scored)}: not scored again"))
+    if not expected.texts:
+        return [*rows, ("time", "none")]
     counts = [f"{task} {count:,}" for task, count in expected.texts.items()]
     rows.append(("texts", f"{sum(expected.texts.values()):,}, each once: {', '.join(counts)}"))
-    whole, embedding, rest = map(
-        in_words, (expected.embedding + expected.rest, expected.embedding, expected.rest)
-    )
-    rows.append(("time", f"about {whole}: {embedding} for the texts, {rest} for all else"))
-    return rows
+    seconds = (expected.embedding + expected.rest, expected.embedding, expected.rest)
+    whole, embedding, rest = map(in_words, seconds)
+    return [*rows, ("time", f"about {whole}: {embedding} for the texts, {rest} for all else")]
 
 
 def _scores(

@@ -19,7 +19,7 @@ from sentence_transformers import SentenceTransformer
 from selfpos.errors import OperationError
 from selfpos.evaluation.embed import EncodingOptions, constant_features, embed, tokenise, tokenizer_identity
 from selfpos.evaluation.load import adapter_base, load_model
-from selfpos.evaluation.store import DiskStore, MemoryStore, Store, key_of
+from selfpos.evaluation.store import DiskStore, Key, MemoryStore, Store, kept_keys, key_of
 from selfpos.storage.hashing import REVISION_LENGTH, content_hash
 from selfpos.storage.locate import hub_snapshot
 
@@ -81,8 +81,7 @@ class Embedder:
         self, texts: list[str], options: EncodingOptions, batch_size: int, plain: EncodeFunction
     ) -> np.ndarray:
         """The embeddings of `texts`, float32, n×d. `plain` embeds texts of models with unknown features."""
-        about = {**self._about, "prompt": options.prompt, "side": options.side}
-        store = self._store("embeddings", options, about, MEMORY)
+        store = self._store("embeddings", options, self._described(options), MEMORY)
         unique = list(dict.fromkeys(texts))
         rows = np.empty((len(unique), self.dimension), np.float32)
         missing = []
@@ -110,6 +109,12 @@ class Embedder:
         position_of = {text: index for index, text in enumerate(unique)}
         return rows[[position_of[text] for text in texts]]
 
+    def kept(self, options: EncodingOptions) -> set[Key]:
+        """The keys of the texts whose embeddings are in the cache. Nothing is written."""
+        if self._cache is None:
+            return set()
+        return kept_keys(self._cache / "embeddings", {**self._described(options), **_versions()})
+
     def close(self) -> None:
         for store in self._stores.values():
             store.close()
@@ -133,10 +138,16 @@ class Embedder:
         if (kind, options) not in self._stores:
             store: Store = MemoryStore(limit)
             if self._cache is not None and about is not None:
-                versions = {name: version(name) for name in ("sentence-transformers", "transformers")}
-                store = DiskStore(self._cache / kind, {**about, **versions})
+                store = DiskStore(self._cache / kind, {**about, **_versions()})
             self._stores[kind, options] = store
         return self._stores[kind, options]
+
+    def _described(self, options: EncodingOptions) -> dict[str, Any]:
+        return {**self._about, "prompt": options.prompt, "side": options.side}
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("sentence-transformers", "transformers")}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ would be embedded and what the rest takes; then a part of the texts is embedded.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,16 +16,17 @@ import mteb
 import numpy as np
 
 from selfpos.console import progress, quiet_libraries
-from selfpos.errors import SelfposError
+from selfpos.errors import OperationError, SelfposError
 from selfpos.evaluation.embed import EncodingOptions
 from selfpos.evaluation.encoder import Embedder, EncodeFunction, Encoder, identity, load_encoder
-from selfpos.evaluation.run import check_tasks, run_task, stored_result
+from selfpos.evaluation.run import check_tasks, reason_of, run_task, stored_result
 from selfpos.evaluation.store import key_of
 from selfpos.passes import spread
 from selfpos.storage.model_class import EMBEDDER, class_of
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
+    from mteb.results import TaskResult
 
 FIRST = 256
 """Texts that are embedded to learn how many more are tried."""
@@ -37,7 +39,7 @@ class Forecast:
     """What scoring a model takes.
 
     Attributes:
-        texts: Task → distinct texts that are embedded for it and for no task before.
+        texts: Task → distinct texts that are embedded for it: in no cache, and for no task before.
         scored: Tasks whose scores are there already.
         embedding: Seconds that the texts take.
         rest: Seconds that all else takes: reading data, classifiers, clusters, rankings.
@@ -49,42 +51,77 @@ class Forecast:
     rest: float
 
 
-def forecast(
-    model: Path, tasks: Sequence[AbsTask], out: Path, *, name: str | None = None, batch_size: int = 64
-) -> Forecast:
-    """What `evaluate` with the same arguments takes on this machine.
-
-    Nothing is written; a damaged result file is removed, as by `evaluate`. Texts that a stopped evaluation
-    embedded are counted again. The rest is measured with random embeddings, on which classifiers and
-    clusterings may be slower or faster than on the model's.
-
-    Raises:
-        SelfposError: What `evaluate` refuses; a model of another class than SentenceTransformer.
-        OperationError: A task cannot be run.
-    """
+def check_forecast(model: Path, tasks: Sequence[AbsTask], out: Path) -> None:
+    """Raise SelfposError for what `evaluate` refuses, and for a model that is no SentenceTransformer."""
     check_tasks(model, tasks, out)
     if class_of(model) != EMBEDDER:
         raise SelfposError(
             f"{model} is a {class_of(model)}; only of a SentenceTransformer is it known beforehand how long "
             "scoring takes: leave out --dry-run"
         )
+
+
+def forecast(
+    model: Path,
+    tasks: Sequence[AbsTask],
+    out: Path,
+    *,
+    name: str | None = None,
+    batch_size: int = 64,
+    cache: Path | None = None,
+) -> Forecast:
+    """What `evaluate` with the same arguments takes on this machine. Nothing is written.
+
+    The rest is measured with random embeddings, on which classifiers and clusterings may be slower or faster
+    than on the model's.
+
+    Raises:
+        SelfposError: See `check_forecast`.
+        OperationError: A task fails.
+    """
+    check_forecast(model, tasks, out)
     meta = identity(model, name or model.resolve().name)
-    scored = [task.metadata.name for task in tasks if stored_result(task, out, meta) is not None]
+    stored = {task.metadata.name: stored_result(task, out, meta) for task in tasks}
+    left = [
+        task
+        for task in tasks
+        if not (found := stored[task.metadata.name]) or found.get_missing_evaluations(task)
+    ]
+    scored = [name for name in stored if name not in {task.metadata.name for task in left}]
+    if not left:
+        return Forecast({}, scored, 0.0, 0.0)
     texts: dict[str, int] = {}
     began = time.perf_counter()
     with quiet_libraries(hide_warnings=True), TemporaryDirectory() as folder:
-        encoder = load_encoder(model, meta)
+        encoder = load_encoder(model, meta, cache)
         stand_in = encoder.embedder = _StandIn(encoder)
-        with progress("trying", len(tasks) - len(scored), unit="tasks") as bar:
-            for task in tasks:
-                if task.metadata.name not in scored:
-                    before = len(stand_in.texts)
-                    run_task(encoder, task, mteb.ResultCache(folder), batch_size=batch_size)
-                    texts[task.metadata.name] = len(stand_in.texts) - before
-                    bar.advance(1, texts=len(stand_in.texts))
+        results = mteb.ResultCache(folder)
+        with progress("trying", len(left), unit="tasks") as bar:
+            for task in left:
+                title, before = task.metadata.name, len(stand_in.texts)
+                try:
+                    _try(encoder, task, results, stored[title], batch_size)
+                except Exception as error:
+                    raise OperationError(
+                        f"task {title} fails on {model}: {reason_of(error)}; leave it out, or mend it"
+                    ) from error
+                texts[title] = len(stand_in.texts) - before
+                bar.advance(1, texts=len(stand_in.texts))
         rest = time.perf_counter() - began
         embedding = stand_in.seconds(batch_size)
     return Forecast(texts, scored, embedding, rest)
+
+
+def _try(
+    encoder: Encoder, task: AbsTask, results: mteb.ResultCache, begun: TaskResult | None, batch_size: int
+) -> None:
+    """Run what is missing of a task, with `results` as the place for its results."""
+    if begun is not None:
+        file = results.get_task_result_path(task.metadata.name, encoder.mteb_model_meta)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        begun.to_disk(file)
+    strategy = "always" if begun is None else "only-missing"
+    run_task(encoder, task, results, batch_size=batch_size, strategy=strategy)
 
 
 class _StandIn(Embedder):
@@ -93,12 +130,15 @@ class _StandIn(Embedder):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__(encoder.model, {}, None)
         self.texts: dict[tuple[str, EncodingOptions], EncodeFunction] = {}
+        self._kept = functools.cache(encoder.embedder.kept)
 
     def rows(
         self, texts: list[str], options: EncodingOptions, batch_size: int, plain: EncodeFunction
     ) -> np.ndarray:
+        kept = self._kept(options)
         for text in texts:
-            self.texts.setdefault((text, options), plain)
+            if key_of(text) not in kept:
+                self.texts.setdefault((text, options), plain)
         vector_of = {text: self._vector(text) for text in set(texts)}
         return np.stack([vector_of[text] for text in texts])
 

@@ -125,7 +125,7 @@ def evaluate(
             except Exception as error:
                 if isinstance(error, SelfposError) and not scorer.is_loaded:
                     raise  # the model itself is at fault, so that no task can be scored
-                failures[title] = _reason(error)
+                failures[title] = reason_of(error)
                 log.error("task %s failed on %s: %s", title, name, failures[title])
                 # The traceback is for the log of a run, not for the screen.
                 log.info("where task %s failed", title, exc_info=True)
@@ -136,7 +136,8 @@ def evaluate(
     return scores
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why a task failed, on one line."""
     reason = " ".join(
         (str(error) if isinstance(error, SelfposError) else f"{type(error).__name__}: {error}").split()
     )
@@ -282,17 +283,20 @@ def _encode_kwargs(batch_size: int) -> Any:
 
 
 def stored_result(task: AbsTask, out: Path, meta: ModelMeta) -> TaskResult | None:
-    """The whole result of `task` in `out`, if it need not be run."""
+    """The result of `task` in `out`, whole or in part, with which `evaluate` begins. Nothing is removed."""
     import mteb
 
     if not out.is_dir():  # which mteb would make
         return None
-    stored = _usable_result(task, mteb.ResultCache(out).get_task_result_path(task.metadata.name, meta))
-    return None if stored is None or stored.get_missing_evaluations(task) else stored
+    file = mteb.ResultCache(out).get_task_result_path(task.metadata.name, meta)
+    return _usable_result(task, file, remove=False)
 
 
-def _usable_result(task: AbsTask, file: Path) -> TaskResult | None:
-    """The result in `file` if it is readable, of the current data and of this major version of mteb."""
+def _usable_result(task: AbsTask, file: Path, *, remove: bool = True) -> TaskResult | None:
+    """The result in `file` if it is readable, of the current data and of this major version of mteb.
+
+    A damaged file is removed, since mteb reads it before it writes.
+    """
     from mteb import __version__ as current
     from mteb.results import TaskResult
 
@@ -308,7 +312,8 @@ def _usable_result(task: AbsTask, file: Path) -> TaskResult | None:
         fault = f"it cannot be read: {on_one_line(error, 200)}"
     if fault:
         log.warning("the result file %s is computed again (%s)", file, fault)
-        file.unlink()  # mteb reads it before it writes
+        if remove:
+            file.unlink()
         return None
     if result.dataset_revision != revision_of(task):
         return None

@@ -29,6 +29,30 @@ def key_of(text: str) -> Key:
     return xxhash.xxh3_128_digest(text.encode("utf-8", errors="surrogatepass"))
 
 
+def kept_keys(root: Path, about: dict[str, Any]) -> set[Key]:
+    """The keys of the records that `DiskStore(root, about)` has, for which nothing is written."""
+    return {bytes(key) for key, *_ in _whole_entries(_folder(root, _description(about)))}
+
+
+def _description(about: dict[str, Any]) -> str:
+    return json.dumps(about, indent=1, sort_keys=True)
+
+
+def _folder(root: Path, description: str) -> Path:
+    return root / hashlib.sha256(description.encode()).hexdigest()[:32]
+
+
+def _whole_entries(folder: Path) -> list[tuple[bytes, int, int, int]]:
+    """Key, offset, length and checksum of each record that was written to its end."""
+    index, records = folder / "index", folder / "records"
+    if not (index.is_file() and records.is_file()):
+        return []
+    entries = np.fromfile(index, ENTRY, count=index.stat().st_size // ENTRY.itemsize)
+    complete = entries["offset"] + entries["length"] <= records.stat().st_size
+    whole: list[tuple[bytes, int, int, int]] = entries[complete].tolist()
+    return whole
+
+
 class MemoryStore:
     """Keeps records up to `limit` bytes: `get` gives None for others."""
 
@@ -56,8 +80,8 @@ class DiskStore:
     """
 
     def __init__(self, root: Path, about: dict[str, Any]) -> None:
-        description = json.dumps(about, indent=1, sort_keys=True)
-        self.folder = root / hashlib.sha256(description.encode()).hexdigest()[:32]
+        description = _description(about)
+        self.folder = _folder(root, description)
         self._entries: dict[Key, tuple[int, int, int]] = {}
         self._records: BinaryIO | None = None
         self._lock = FileLock(self.folder / "lock", blocking=False)
@@ -119,16 +143,11 @@ class DiskStore:
 
     def _read_index(self) -> None:
         """Read the index; cut off an incomplete entry."""
-        index, records = self.folder / "index", self.folder / "records"
-        if not (index.is_file() and records.is_file()):
-            return
-        whole = index.stat().st_size // ENTRY.itemsize
-        entries = np.fromfile(index, ENTRY, count=whole)
-        complete = entries["offset"] + entries["length"] <= records.stat().st_size
-        for key, offset, length, check in entries[complete].tolist():
+        for key, offset, length, check in _whole_entries(self.folder):
             self._entries[bytes(key)] = (offset, length, check)
-        if self._writable and index.stat().st_size % ENTRY.itemsize:
-            os.truncate(index, whole * ENTRY.itemsize)
+        index = self.folder / "index"
+        if self._writable and index.is_file() and (torn := index.stat().st_size % ENTRY.itemsize):
+            os.truncate(index, index.stat().st_size - torn)
 
 
 Store: TypeAlias = "MemoryStore | DiskStore"
