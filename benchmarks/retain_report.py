@@ -57,8 +57,9 @@ def report(out: Path, domains: Sequence[str]) -> None:
     missing = ", ".join(name for name in domains if name not in {piece["domain"] for piece in pieces})
     text = [
         "# retain", "", f"Not measured: {missing or 'no domain'}.", "",
-        "Broken: on the test a general task is significantly below the base; beyond a fifth: by more than a "
-        "fifth of what the fine-tune lost on it. A share above all counts as all in a mean.", "",
+        "Broken: on the test a general task is significantly below the base; beyond a fifth: significantly "
+        "below the base less a fifth of what the fine-tune lost on it. A share above all counts as all in a "
+        "mean.", "",
         markdown_table(["arm", "runs", "gain kept", "loss undone", "broken", "beyond a fifth"], lines), "",
         "Each run: points that the fine-tune gained on its domain and lost on general tasks, on the test, "
         "and what `retain` made of it.", "",
