@@ -151,14 +151,16 @@ class _StandIn(Embedder):
         ordered = sorted(self.texts, key=lambda entry: len(entry[0]))
         if not ordered:
             return 0.0
-        self._embed(spread(ordered, 8), batch_size)  # the first pass is slower
+        shortest = list({entry[1]: entry for entry in reversed(ordered)}.values())
+        self._embed(shortest, batch_size)  # the first pass is slower
+        start = self._embed(shortest, batch_size)  # what each prompt costs, however many texts follow
         sample = spread(ordered, FIRST)
-        taken = self._embed(sample, batch_size)
+        taken = self._embed(sample, batch_size) - start
         patience = min(PATIENCE, PART * taken * len(ordered) / len(sample))
         if patience > taken:
             sample = spread(ordered, round(len(sample) * patience / taken))
-            taken = self._embed(sample, batch_size)
-        return taken * len(ordered) / len(sample)
+            taken = self._embed(sample, batch_size) - start
+        return start + max(0.0, taken) * len(ordered) / len(sample)
 
     def _embed(self, entries: Sequence[tuple[str, EncodingOptions]], batch_size: int) -> float:
         """Seconds that the texts take, each with its own options."""

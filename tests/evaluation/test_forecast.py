@@ -9,8 +9,9 @@ import pytest
 
 from selfpos.errors import OperationError, SelfposError
 from selfpos.evaluation import evaluate
-from selfpos.evaluation.encoder import Embedder
-from selfpos.evaluation.forecast import Forecast, forecast
+from selfpos.evaluation.embed import EncodingOptions
+from selfpos.evaluation.encoder import Embedder, identity, load_encoder
+from selfpos.evaluation.forecast import Forecast, _StandIn, forecast
 from selfpos.evaluation.tasks import with_data
 from tests.helpers.command import CommandLine
 
@@ -98,6 +99,21 @@ def test_a_damaged_result_stays_where_it_is(tiny_base: Path, tmp_path: Path, sts
 def test_a_task_that_fails_is_named(tiny_base: Path, tmp_path: Path, failing_task: AbsTask) -> None:
     with pytest.raises(OperationError, match=r"selfpos-Failing fails on .*not there; leave it out"):
         forecast(tiny_base, [failing_task], tmp_path)
+
+
+def test_what_a_prompt_costs_whatever_follows_counts_once(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seconds: ten for each prompt, and a hundredth for each text."""
+    encoder = load_encoder(tiny_base, identity(tiny_base, "tiny"))
+    stand_in = _StandIn(encoder)
+    for prompt in ("query: ", "passage: "):
+        options = EncodingOptions(prompt, None)
+        stand_in.texts |= {(f"text {number}", options): encoder.model.encode for number in range(1000)}
+    monkeypatch.setattr(
+        stand_in, "_embed", lambda some, _: 10 * len({options for _, options in some}) + len(some) / 100
+    )
+    assert stand_in.seconds(32) == pytest.approx(20 + 20, rel=0.02)
 
 
 def test_what_scoring_refuses_is_refused(tiny_base: Path, tmp_path: Path) -> None:
