@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+FORGOT = 0.01  # of the general mean on the test: the fine-tune has forgotten
 COLUMNS = ("domain", "seed", "rate", "chosen on", "judged on", "gain", "loss", "α", "kept", "undone")
 
 
@@ -40,13 +41,14 @@ def _fronts(pieces: Sequence[dict[str, Any]]) -> list[list[str]]:
     return rows
 
 
-def report(out: Path, domains: Sequence[str]) -> None:
-    """Write the table of all pieces, as JSON and Markdown beside their folder `out`."""
+def _names(pieces: Sequence[dict[str, Any]]) -> str:
+    return ", ".join(f"{piece['domain']} {piece['seed']}" for piece in pieces)
+
+
+def _arms(pieces: Sequence[dict[str, Any]]) -> str:
+    """The mean of each arm over the runs that have it."""
     from selfpos.console import markdown_table
 
-    pieces = [json.loads(file.read_text()) for file in sorted(out.glob("*-seed*.json"))]
-    if not pieces:
-        return
     lines = []
     for arm in dict.fromkeys(arm for piece in pieces for arm in piece["arms"]):
         rows = [piece["arms"][arm] for piece in pieces if arm in piece["arms"]]
@@ -54,13 +56,30 @@ def report(out: Path, domains: Sequence[str]) -> None:
         broken = [sum(bool(row[how]) for row in rows) for how in ("broken", "beyond_a_fifth")]
         counted = [f"{count} of {len(rows)}" for count in broken]
         lines.append([arm, str(len(rows)), *(f"{mean:.0f} %" for mean in means), *counted])
+    return markdown_table(["arm", "runs", "gain kept", "loss undone", "broken", "beyond a fifth"], lines)
+
+
+def report(out: Path, domains: Sequence[str]) -> None:
+    """Write the table of all pieces, as JSON and Markdown beside their folder `out`."""
+    from selfpos.console import markdown_table
+
+    pieces = [json.loads(file.read_text()) for file in sorted(out.glob("*-seed*.json"))]
+    if not pieces:
+        return
+    forgot = [piece for piece in pieces if piece["loss"] >= FORGOT]
+    arms = max((piece["arms"] for piece in pieces), key=len)
+    whole = [piece for piece in pieces if len(piece["arms"]) == len(arms)]
     missing = ", ".join(name for name in domains if name not in {piece["domain"] for piece in pieces})
     text = [
         "# retain", "", f"Not measured: {missing or 'no domain'}.", "",
         "Broken: on the test a general task is significantly below the base; beyond a fifth: significantly "
         "below the base less a fifth of what the fine-tune lost on it. A share above all counts as all in a "
         "mean.", "",
-        markdown_table(["arm", "runs", "gain kept", "loss undone", "broken", "beyond a fifth"], lines), "",
+        _arms(pieces), "",
+        f"The runs whose fine-tune lost a point or more on the test, {len(forgot)} of {len(pieces)}:", "",
+        _arms(forgot), "",
+        f"The runs that have every arm ({_names(whole)}):", "",
+        _arms(whole), "",
         "Each run: points that the fine-tune gained on its domain and lost on general tasks, on the test, "
         "and what `retain` made of it.", "",
         markdown_table(COLUMNS, [_line(piece) for piece in pieces]), "",
