@@ -39,7 +39,7 @@ from selfpos.storage.locate import hub_snapshot
 from selfpos.storage.manifest import read_json, read_manifest
 from selfpos.storage.networks import SPLIT_ON_LOADING, TRANSFORMERS, Network, loaded, networks, task_of
 from selfpos.storage.numbers import STORED, TORCH, to_float32
-from selfpos.storage.tensor_file import TensorEntry, read_header
+from selfpos.storage.tensor_file import TensorEntry, read_header, refuse_unlike_copies
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -195,6 +195,7 @@ def stored_tensors(folder: Path) -> dict[str, TensorEntry]:
     for file, prefix, places in weight_files(folder):
         entries = read_header(file, prefix)[0]
         counted = counted_names(file, [entry.name for entry in entries.values()], places)
+        refuse_unlike_copies(entries, counted, tensors)
         entries = {key: entry for key, entry in entries.items() if entry.name in counted}
         if twice := sorted(entries.keys() & tensors.keys()):
             other = tensors[twice[0]].file.name
@@ -276,7 +277,7 @@ def _relative(folder: Path, path: str) -> str:
 def weight_files(folder: Path) -> Iterator[tuple[Path, str, dict[str, Path] | None]]:
     """The safetensors files of every module below `folder`, each with its keys' prefix ('' or 'folder/').
 
-    With several files of one index comes its map from tensor to file, which decides where a tensor is in two.
+    Files of one index come in order, with its map from tensor to file: it decides where two have one.
     """
     files: dict[Path, list[str]] = {}
     for file in model_files(folder):

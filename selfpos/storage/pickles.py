@@ -21,6 +21,7 @@ from selfpos.storage.hashing import sha256_file
 from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.locate import cache_folder, hub_snapshot
 from selfpos.storage.model_folder import counted_names, pickled_files
+from selfpos.storage.tensor_file import unlike_copies
 
 OTHER_WEIGHTS = WEIGHT_ENDINGS - {".safetensors", *HEADS_ENDINGS}
 """Formats of which nothing is read. Heads are copied, for a merge says that it leaves them out."""
@@ -98,6 +99,10 @@ def _convert(sources: list[Path], places: dict[str, Path] | None, file: Path) ->
             raise SelfposError(
                 f"{source} holds the tensor {twice[0]}, as another shard does; fetch the model again"
             )
+        for name, tensor in loaded.items():
+            first = tensors.get(str(name))
+            if first is not None and not torch.equal(first, tensor):
+                raise unlike_copies(str(name), (places or {})[str(name)], source)
         tensors |= {
             str(name): tensor.contiguous().clone() for name, tensor in loaded.items() if str(name) in counted
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from selfpos.storage.documents import parse_json
 from selfpos.storage.numbers import MERGEABLE, STORED
 
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+AT_ONCE = 2**24  # bytes that are compared at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,36 @@ def read_header(file: Path, prefix: str = "") -> tuple[dict[str, TensorEntry], d
         )
     _judge(file)
     return entries, metadata
+
+
+def refuse_unlike_copies(
+    entries: Mapping[str, TensorEntry], counted: Collection[str], before: Mapping[str, TensorEntry]
+) -> None:
+    """Raise SelfposError where a shard has a tensor that its index has in one `before`, with other values:
+    transformers loads that of the last shard.
+    """
+    for key, entry in entries.items():
+        first = before.get(key)
+        if first is not None and entry.name not in counted and not _same_bytes(first, entry):
+            raise unlike_copies(entry.name, first.file, entry.file)
+
+
+def unlike_copies(name: str, listed: Path, last: Path) -> SelfposError:
+    """What to say of the tensor `name`, which is in the shard `listed` and unlike it in the `last` one."""
+    return SelfposError(
+        f"{listed.parent}: tensor {name} is in {listed.name}, where the index has it, and with other values "
+        f"in {last.name}, from which transformers loads it; load the model with its class and save it again"
+    )
+
+
+def _same_bytes(first: TensorEntry, second: TensorEntry) -> bool:
+    if (first.dtype, first.shape) != (second.dtype, second.shape):
+        return False
+    with first.file.open("rb") as mine, second.file.open("rb") as theirs:
+        mine.seek(first.offset)
+        theirs.seek(second.offset)
+        sizes = (min(AT_ONCE, first.nbytes - start) for start in range(0, first.nbytes, AT_ONCE))
+        return all(mine.read(size) == theirs.read(size) for size in sizes)
 
 
 def _judge(file: Path) -> None:

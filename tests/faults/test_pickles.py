@@ -190,6 +190,10 @@ def test_pickled_shards_are_read_when_all_are_there(
     read = load_file(without_pickles(model) / WEIGHTS)
     torch.testing.assert_close(read, weights, atol=0, rtol=0)
     if indexed:
+        own = {name: weights[name] for name in halves[1]}
+        torch.save(own | {twice[0]: weights[twice[0]] + 1}, model / SHARDS[1])
+        with pytest.raises(SelfposError, match=rf"with other values in {SHARDS[1]}, from which transformers"):
+            without_pickles(model)
         torch.save({name: weights[name] for name in halves[1][1:]}, model / SHARDS[1])
         with pytest.raises(SelfposError, match=r"says that .* holds the tensor"):
             without_pickles(model)

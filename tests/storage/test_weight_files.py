@@ -58,6 +58,27 @@ def test_the_index_decides_between_two_copies(tiny_base: Path, tmp_path: Path) -
         np.testing.assert_array_equal(model.read_float32(key), value)
 
 
+def test_unlike_copies_of_which_transformers_loads_another_than_the_index_says_are_refused(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModel
+
+    folder = tmp_path / "shards"
+    weight_map = in_shards(tiny_base, folder)
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    name = next(name for name in weight_map if weight_map[name] == SHARDS[0])
+    first, second = (load_file(folder / shard) for shard in SHARDS)
+    save_file(second | {name: first[name]}, folder / SHARDS[1], {"format": "pt"})
+    np.testing.assert_array_equal(open_model(folder).read_float32(name), first[name])  # one tensor, twice
+    save_file(second | {name: first[name] + 1}, folder / SHARDS[1], {"format": "pt"})
+    assert torch.equal(AutoModel.from_pretrained(folder).state_dict()[name], first[name] + 1)
+    with pytest.raises(
+        SelfposError, match=rf"tensor {name} is in {SHARDS[0]}, .*other values in {SHARDS[1]}"
+    ):
+        open_model(folder)
+
+
 def test_other_names_and_pickles_are_refused_in_true_words(tiny_base: Path, tmp_path: Path) -> None:
     other = shutil.copytree(tiny_base, tmp_path / "other")
     (other / "2_Dense" / "model.safetensors").unlink()
