@@ -37,7 +37,9 @@ UNSUPPORTED_OPTIONS = {
     "kasa_config": "it adapts singular values",
 }
 # The other initialisations (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) change the base, so V is not B·A alone.
-BASE_PRESERVING_INITS = {"True", "False", "true", "false", "gaussian", "eva", "orthogonal"}
+BASE_PRESERVING_INITS = {"True", "False", "true", "false", "gaussian", "eva", "orthogonal", "mica"}
+STARTED_ALIKE = ("pissa", "olora")
+"""Those of the others that PEFT makes again as it loads an adapter: they need neither data nor chance."""
 HEADS = ("lm_head", "score", "classifier", "classification_head", "cls", "qa_outputs", "pooler")
 """Modules of transformers' models that are heads of a task, on top of the network."""
 FAN_IN_FIRST = ("gpt2", "openai-gpt")
@@ -141,9 +143,12 @@ def _checked_config(folder: ModelFolder) -> dict[str, Any]:
             )
     init = str(config.get("init_lora_weights", True))
     if init not in BASE_PRESERVING_INITS:
+        where = (
+            "into its base with PEFT" if init.lower() in STARTED_ALIKE else "with PEFT where it was trained"
+        )
         raise SelfposError(
             f"adapter {folder.path} was started with {init}, which changes the base too, so its factors are "
-            "not the task vector; save it with PEFT's path_initial_model_for_weight_conversion"
+            f"not the task vector; merge it {where} (merge_and_unload), and give that model"
         )
     rows = config.get("trainable_token_indices") or []
     lists = list(rows.values()) if isinstance(rows, dict) else [rows]

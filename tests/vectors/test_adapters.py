@@ -157,6 +157,13 @@ def test_trained_tokens_must_be_those_of_the_configuration(base: Path, tmp_path:
             open_vectors(open_model(base), [tmp_path / "adapter"])
 
 
+@pytest.mark.parametrize("init", ["mica", "orthogonal", "eva"])
+def test_starts_that_leave_the_base_as_it_is_are_taken(init: str, base: Path, tmp_path: Path) -> None:
+    tuned = tune(base, tmp_path / "adapter")
+    edit_json(tmp_path / "adapter" / "adapter_config.json", init_lora_weights=init)
+    assert differing(base, tmp_path / "adapter", tuned, tmp_path / "out") == []
+
+
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
 def test_quantised_weights_are_refused(dtype: torch.dtype, base: Path, tmp_path: Path) -> None:
     tune(base, tmp_path / "adapter")

@@ -149,7 +149,9 @@ def test_adapters_saved_by_sentence_transformers_bring_their_dense_module(
     ("change", "message"),
     [
         ({"peft_type": "IA3"}, "type IA3"),
-        ({"init_lora_weights": "pissa"}, "pissa"),
+        ({"init_lora_weights": "pissa"}, "pissa, .*; merge it into its base with PEFT"),
+        ({"init_lora_weights": "pissa_niter_4"}, "merge it with PEFT where it was trained"),
+        ({"init_lora_weights": "loftq"}, "merge it with PEFT where it was trained"),
         ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens"),
         ({"use_qalora": True}, "use_qalora"),
         ({"layer_replication": [[0, 1]]}, "layer_replication"),
