@@ -7,13 +7,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial, reduce
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from selfpos.errors import SelfposError
 from selfpos.storage.file_kinds import ADAPTER, ADAPTER_WEIGHTS, CONFIG
+from selfpos.storage.locate import display_name, hub_snapshot, without_folders
+from selfpos.storage.manifest import made_from
 from selfpos.storage.model_folder import ModelFolder
 from selfpos.storage.networks import network_of
 from selfpos.storage.numbers import TORCH
@@ -75,7 +77,22 @@ def adapter_parts(folder: ModelFolder, base: ModelFolder) -> tuple[dict[str, Ten
     parts |= _of_copies(base, parts, folder)
     of_heads = " and ".join(sorted({str(_head(_parameter(name))) for name in heads}))
     notes = [f"it also trains {of_heads}, which the base has not: left out"] if heads else []
-    return parts, [*notes, *reader.notes]
+    return parts, [*notes, *reader.notes, *_other_base(config, folder, base)]
+
+
+def _other_base(config: Mapping[str, Any], folder: ModelFolder, base: ModelFolder) -> list[str]:
+    """A sentence where the adapter names another base, by the last part of its path; nothing else tells."""
+    named = config.get("base_model_name_or_path")
+    if not isinstance(named, str) or not named or made_from(folder.manifest).get("hash"):
+        return []
+    known = (display_name(base.path), base.path.name, str(base.config(CONFIG).get("_name_or_path")))
+    named = hub_snapshot(Path(named)).get("repo", named)
+    if PurePosixPath(named).name.lower() in {PurePosixPath(name).name.lower() for name in known}:
+        return []
+    return [
+        f"its {ADAPTER} says that it was trained over {without_folders(named)}, and the base is "
+        f"{display_name(base.path)}: the merge is right only where both have the same weights"
+    ]
 
 
 def _both(first: TensorPart, second: TensorPart, folder: ModelFolder) -> TensorPart:

@@ -157,6 +157,31 @@ def test_trained_tokens_must_be_those_of_the_configuration(base: Path, tmp_path:
             open_vectors(open_model(base), [tmp_path / "adapter"])
 
 
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("owner/base", None),
+        ("/cache/models--owner--Base/snapshots/abc", None),
+        (None, None),
+        ("owner/base-bnb-4bit", "owner/base-bnb-4bit"),
+        ("/cache/models--owner--other/snapshots/abc", "owner/other"),
+        ("/home/me/other", "…/other"),
+    ],
+)
+def test_an_adapter_of_a_base_of_another_name_is_taken_and_said(
+    named: str | None, said: str | None, base: Path, tmp_path: Path
+) -> None:
+    """Whose factors they are is written nowhere else."""
+    tuned = tune(base, tmp_path / "adapter")
+    edit_json(tmp_path / "adapter" / "adapter_config.json", base_model_name_or_path=named)
+    assert differing(base, tmp_path / "adapter", tuned, tmp_path / "out") == []
+    (vector,) = open_vectors(open_model(base), [tmp_path / "adapter"])
+    assert [note for note in vector.notes if "trained over" in note] == [
+        f"its adapter_config.json says that it was trained over {said}, and the base is base: the merge is "
+        "right only where both have the same weights"
+    ] * bool(said)
+
+
 @pytest.mark.parametrize("init", ["mica", "orthogonal", "eva"])
 def test_starts_that_leave_the_base_as_it_is_are_taken(init: str, base: Path, tmp_path: Path) -> None:
     tuned = tune(base, tmp_path / "adapter")
