@@ -21,6 +21,8 @@ from selfpos.vectors.pylate import as_today, markers
 from selfpos.vectors.tokenizers import tokenizer_difference
 
 QUANTISED = {"F8_E4M3", "F8_E5M2", "I8", "U8"}
+PACKED = (".qweight", ".weight_packed")
+"""How GPTQ, AWQ and compressed-tensors call weights of four bits, packed as int32."""
 SIMILARITIES = {EMBEDDER: "cosine", SPARSE: "dot", MULTI_VECTOR: "maxsim"}
 """Class → the similarity that sentence-transformers takes where the model says none."""
 STANFORDS_FILE = "artifact.metadata"
@@ -66,7 +68,14 @@ def tensor_differences(base: Mapping[str, TensorEntry], other: Mapping[str, Tens
 def quantisation(model: ModelFolder) -> str | None:
     """How the weights of a model are quantised, in words; None where they are not."""
     method = _object(model, CONFIG, "quantization_config").get("quant_method")
-    stored = next((entry for entry in model.tensors.values() if entry.dtype in QUANTISED), None)
+    stored = next(
+        (
+            entry
+            for entry in model.tensors.values()
+            if entry.dtype in QUANTISED or entry.name.endswith(PACKED)
+        ),
+        None,
+    )
     if stored is not None:
         return f"tensor {stored.key} is {TORCH[stored.dtype]}"
     return f"config.json says {method}" if method else None

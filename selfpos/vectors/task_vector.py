@@ -135,7 +135,7 @@ def _open_vector(base: ModelFolder, source: Path, name: str, tolerate: bool) -> 
     compared = compare(base, folder)
     differences = list(compared.differences)
     if differences and not tolerate:
-        raise SelfposError(_refusal(base, source, compared))
+        raise SelfposError(_refusal(base, folder, compared))
     lent = {key for key, kind in network_of_keys(base).items() if adapter and kind in TRANSFORMERS}
     stored = {key: part for key, part in compared.parts.items() if key not in lent}
     fitting = {key: part for key, part in (stored | moved).items() if key not in compared.misfits}
@@ -148,13 +148,16 @@ def _open_vector(base: ModelFolder, source: Path, name: str, tolerate: bool) -> 
     )
 
 
-def _refusal(base: ModelFolder, source: Path, compared: Comparison) -> str:
+def _refusal(base: ModelFolder, folder: ModelFolder, compared: Comparison) -> str:
     """What does not fit, and the way on with it."""
     more = len(compared.differences) - SHOWN_DIFFERENCES
     shown = [*compared.differences[:SHOWN_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])]
-    refused = f"{source} does not fit the base {base.path}: {'; '.join(shown)}"
-    if any(not entry.mergeable for entry in base.tensors.values()) and quantisation(base):
-        return refused
+    refused = f"{folder.path} does not fit the base {base.path}: {'; '.join(shown)}"
+    for model in (base, folder):
+        if any(not entry.mergeable for entry in model.tensors.values()) and (how := quantisation(model)):
+            if "before it was quantised" in refused:
+                return refused
+            return f"{refused}; {model.path} is quantised ({how}): give it as it was before"
     left = "merges all tensors"
     if compared.misfits:
         left = f"leaves {some_tensors(sorted(compared.misfits))} unmerged"

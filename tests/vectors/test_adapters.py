@@ -210,6 +210,27 @@ def test_quantised_weights_are_refused(dtype: torch.dtype, base: Path, tmp_path:
         open_vectors(open_model(small), [base])
 
 
+@pytest.mark.parametrize("stated", [True, False])
+def test_packed_weights_are_refused_with_the_way_out(stated: bool, base: Path, tmp_path: Path) -> None:
+    """As GPTQ and AWQ store a layer: under other names, and all as int32 but its scales."""
+    tune(base, tmp_path / "adapter")
+    packed = Path(shutil.copytree(base, tmp_path / "packed"))
+    tensors = load_file(base / "model.safetensors")
+    for name in [name for name in tensors if "q_proj" in name]:
+        rows, columns = tensors.pop(name).shape
+        layer = name.removesuffix(".weight")
+        tensors[f"{layer}.qweight"] = torch.zeros(columns // 8, rows, dtype=torch.int32)
+        tensors[f"{layer}.scales"] = torch.ones(1, rows)
+    save_file(tensors, packed / "model.safetensors", {"format": "pt"})
+    if stated:
+        edit_json(packed / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
+    for start, vector in ((packed, tmp_path / "adapter"), (packed, base), (base, packed)):
+        with pytest.raises(
+            SelfposError, match=r"packed is quantised \(.*give (it|the base) as it was before$"
+        ):
+            open_vectors(open_model(start), [vector])
+
+
 @pytest.mark.parametrize(
     "options",
     [
