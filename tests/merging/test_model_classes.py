@@ -371,13 +371,14 @@ def test_code_of_the_model_must_be_allowed_and_there(
         modules[0]["type"] = "custom_st.Transformer"
         (base / "modules.json").write_text(json.dumps(modules))
     sources = [shutil.copytree(base, tmp_path / "one")]
-    for options, message in [
-        ({}, r"names Python code of the model \(custom_st\.py\)"),
-        ({"allow_code": True}, r"custom_st\.py, which is not there"),
-    ]:
-        with pytest.raises(SelfposError, match=message):
-            plan(base, sources, "average", tmp_path / "out", **options)
+    for allowed in (False, True):
+        with pytest.raises(
+            SelfposError, match=r"custom_st\.py, which is not there; copy the file from the orig"
+        ):
+            plan(base, sources, "average", tmp_path / "out", allow_code=allowed)
     (base / "custom_st.py").write_text("from sentence_transformers.models import Transformer\n")
+    with pytest.raises(SelfposError, match=r"names Python code of the model \(custom_st\.py\)"):
+        plan(base, sources, "average", tmp_path / "out")
     out = merge(base, sources, "average", tmp_path / "out", allow_code=True).out
     assert (out / "custom_st.py").is_file() and (out / "handler.py").is_file()
     plainly = merge(tiny_base, tiny_specialists[:1], "average", tmp_path / "plainly").out

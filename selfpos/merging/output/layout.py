@@ -99,15 +99,16 @@ def side_files(base: ModelFolder, *, code: bool) -> list[Path]:
     ]
     named = code_of(base)
     for file, where in named.items():
+        if not (base.path / file).is_file():
+            known = "" if where == MODULES else ", or take auto_map out where transformers has the class"
+            raise SelfposError(
+                f"{base.path / where} names Python code of the model, {file}, which is not there; copy the "
+                f"file from the original model{known}"
+            )
         if not code:
             raise SelfposError(
                 f"{base.path / where} names Python code of the model ({file}), which loading it would run; "
                 "pass allow_code (--allow-code) to keep it"
-            )
-        if not (base.path / file).is_file():
-            raise SelfposError(
-                f"{base.path / where} names Python code of the model, {file}, which is not there; copy the "
-                "file from the original model"
             )
     return [file for file in copied if file.suffix != ".py" or code]
 
