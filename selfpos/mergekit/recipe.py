@@ -218,12 +218,13 @@ class _Translator:
         return model
 
     def _vector_name(self, model: str, base: str | None, at: At) -> str:
-        """`base+adapter` is the adapter as a vector of that base."""
-        start, plus, adapter = model.partition("+")
-        if plus and start != base:
-            reason = f"an adapter is merged over base_model here; found one over {start}"
+        """`base+adapter` is the adapter as a vector of that base; a folder may have a + in its name."""
+        if base is not None and model.startswith(f"{base}+"):
+            return model.removeprefix(f"{base}+")
+        if "+" in model and not Path(model).expanduser().is_dir():
+            reason = f"an adapter is merged over base_model here; found one over {model.partition('+')[0]}"
             raise self.recipe.fault((*at, "model"), reason)
-        return adapter if plus else model
+        return model
 
     def _params(self, counterpart: Counterpart, sources: list[At]) -> dict[str, Any]:
         """The method's parameters in our names."""

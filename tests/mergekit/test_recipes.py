@@ -345,3 +345,14 @@ def test_layers_must_be_all(tmp_path: Path) -> None:
     }
     with pytest.raises(SelfposError, match="layers 0 to 2 of models that have 3"):
         merge_recipe(write(tmp_path / "merge.yml", yaml.safe_dump(recipe)), tmp_path / "out")
+
+
+def test_a_folder_may_have_a_plus_in_its_name(tmp_path: Path) -> None:
+    base, one = tmp_path / "a+b", tmp_path / "one+two"
+    for folder in (base, one):
+        folder.mkdir()
+    head = f"merge_method: task_arithmetic\nbase_model: {base}\nmodels:\n"
+    file = write(
+        tmp_path / "r.yml", f"{head}  - model: {one}\n  - model: {base}+{one}\n  - model: {base}+o/n\n"
+    )
+    assert (translated(file).base, translated(file).sources) == (str(base), [str(one), str(one), "o/n"])
