@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import models
-from data import probe_of, training_records
+from data import plain_texts, probe_of, training_records
 from settings import JOINT, MAX_LENGTH, SETTINGS, Setting
 
 from tests import score
@@ -33,6 +33,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "self-positioning": {},
     "self-positioning-plain": {"separate": False},  # over the vectors as they are
     "self-positioning-paper": {"preset": "paper", "steps": 200},  # 1,000 in the paper, of a probe of 32,000
+    "self-positioning-texts": {},  # 200 texts a specialist, no labels
     "lm-cocktail": {"preset": "lm-cocktail"},
 }
 
@@ -85,6 +86,7 @@ class Piece:
         for name in ("fisher", "regmean"):
             arms[name] = lambda name=name: self._informed(name)  # type: ignore[misc]
         arms["lm-cocktail"] = lambda: self._searched("lm-cocktail")
+        arms["self-positioning-texts"] = lambda: self._searched("self-positioning-texts", labels=False)
         arms["greedy-soup"] = self._greedy_soup
         arms["random-vectors"] = self._random_vectors
         arms["self-positioning-paper"] = lambda: self._searched("self-positioning-paper")
@@ -141,18 +143,20 @@ class Piece:
         shutil.rmtree(out)
         return {"scores": scores}
 
-    def position(self, settings: Mapping[str, Any], specialists: list[Path]) -> Any:
-        """The point that a search with `settings` finds on the probe, a `Position`."""
+    def position(self, settings: Mapping[str, Any], specialists: list[Path], *, labels: bool = True) -> Any:
+        """The point that a search with `settings` finds, a `Position`: on the probe, or on plain texts."""
         from selfpos.positioning.position import position
         from selfpos.recipe import PositioningSettings
 
         chosen = PositioningSettings(max_length=MAX_LENGTH, **settings)
         probe = probe_of(self.setting, self.seed, self.data)
+        if not labels:
+            probe = plain_texts(self.setting, self.seed, self.data, [folder.name for folder in specialists])
         with self._timed():
             return position(models.base_model(), specialists, probe, chosen, seed=self.seed)
 
-    def _searched(self, name: str) -> dict[str, Any]:
-        found = self.position(SEARCHES[name], self.specialists)
+    def _searched(self, name: str, *, labels: bool = True) -> dict[str, Any]:
+        found = self.position(SEARCHES[name], self.specialists, labels=labels)
         facts = {key: value for key, value in asdict(found).items() if key != "tensors"}
         return self.merged(**found.merge_options) | {"position": facts}
 

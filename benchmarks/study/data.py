@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from selfpos.data.probe import ProbeTask
 
+TEXTS = 200  # of a specialist, for a search without labels
 TEST_TITLES = 4000  # StackOverflow titles kept for tests, the same in every seed
 
 
@@ -72,6 +73,34 @@ def probe_of(setting: Setting, seed: int, data: Path) -> dict[str, ProbeTask]:
     for task in setting.steps:
         task_type, _, records = split(task, seed, data)
         probe[task] = ProbeTask(task, task_type, records)
+    return probe
+
+
+def plain_texts(setting: Setting, seed: int, data: Path, vectors: list[str]) -> dict[str, ProbeTask]:
+    """TEXTS texts of each specialist, strays last, without labels, and as many general ones.
+
+    They are by the names of `vectors`, so that each specialist teaches on its own. Those of tasks are of the
+    probe, which nobody trained on; those of strays of their training records.
+    """
+    from datasets import Dataset
+
+    from selfpos.data.probe import ProbeTask, positive_texts
+    from selfpos.data.texts import read_texts
+    from selfpos.tasks.texts import GENERAL
+    from selfpos.tasks.texts import TEXTS as KIND
+
+    texts: dict[str, list[str]] = {GENERAL: read_texts("corpus", most=TEXTS).texts}
+    for task, vector in zip([*setting.steps, *setting.strays], vectors, strict=True):
+        if task in setting.strays:
+            records = training_records(task, setting, seed, data)[1].select(range(TEXTS))
+        else:
+            records = split(task, seed, data)[2]
+        texts[vector] = [text for record in positive_texts(records) for text in sorted(record)]
+    rng, probe = random.Random(f"texts {seed}"), {}
+    for name, some in texts.items():
+        distinct = list(dict.fromkeys(some))
+        chosen = rng.sample(distinct, min(TEXTS, len(distinct)))
+        probe[name] = ProbeTask(name, KIND, Dataset.from_dict({"text": chosen}))
     return probe
 
 
