@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 
 DEFAULT_BASE = "all-MiniLM-L6-v2"
 
+BEFORE_A_SEARCH = (
+    "write each model that does not fit in the form of the base first, and give that (selfpos merge --base "
+    "BASE --vectors MODEL --method average --take-from base --out NEW)"
+)
+"""What to do with models that need --take-from."""
+
 
 @click.command(
     "merge",
@@ -171,7 +177,8 @@ def command(
     elif method is None:
         merge_recipes(recipes, out, options, dry_run, allow_pickle)
     elif searches:
-        _refuse({"--weights": weights, **take_from}, f"--method {method}")
+        _refuse({"--weights": weights}, f"--method {method}")
+        _refuse(take_from, f"--method {method}", BEFORE_A_SEARCH)
         settings = _search_settings(method, steps, parameters)
         _search(method, *arguments, settings, probe, texts, options, dry_run)
     else:
@@ -215,11 +222,11 @@ def _carry_out(
         click.echo(str(do(*words, **options)))
 
 
-def _refuse(options: dict[str, Any], other: str) -> None:
+def _refuse(options: dict[str, Any], other: str, instead: str = "omit it") -> None:
     """Raise SelfposError for the first given option that has no effect beside the other."""
     for option, value in options.items():
         if value:
-            raise SelfposError(f"{option} does not go with {other}; omit it")
+            raise SelfposError(f"{option} does not go with {other}; {instead}")
 
 
 def _check_data_options(method: str | None, searches: bool, gathers: bool, data: dict[str, Any]) -> None:

@@ -231,7 +231,7 @@ def test_methods_are_listed_with_their_needs(selfpos: CommandLine) -> None:
     [
         (
             ["--method", "self-positioning", "--take-from", "alpha"],
-            "--take-from does not go with --method self-positioning",
+            "and give that (selfpos merge --base BASE --vectors MODEL --method average --take-from base",
         ),
         (["--method", "self-positioning", "--weights", "1", "1", "1"], "--weights does not go with"),
         (["--method", "self-positioning", "--param", "learnin_rate=0.2"], "did you mean 'learning_rate'"),

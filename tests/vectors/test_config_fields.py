@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from selfpos.errors import SelfposError
-from selfpos.merging import plan
+from selfpos.merging import merge, plan
 from selfpos.merging.plan import check_base
 from selfpos.storage.model_folder import open_model
 from selfpos.storage.networks import loaded
@@ -195,6 +196,11 @@ def test_a_refusal_names_field_values_and_the_way_on(
     ) in str(refused.value)
     (vector,) = open_vectors(open_model(tiny_base), [one], tolerate=True)
     assert vector.differences and not vector.misfits
+    # what a search, which takes no --take-from, is told to do first
+    made = merge(tiny_base, [one], "average", tmp_path / "made", take_from="base").out
+    (again,) = open_vectors(open_model(tiny_base), [made])
+    for key in again.keys:
+        np.testing.assert_allclose(again.values(key), vector.values(key), atol=1e-7)
 
 
 def test_a_padding_token_counts_where_positions_are_counted_from_it(tmp_path: Path) -> None:
