@@ -197,8 +197,8 @@ class _AdapterReader:
         if not lora:
             return self._stored(entry, parameter)
         if kind in FIRST_FACTORS:
-            key = self._key(f"{module}.weight")
-            return {key: self._low_rank(entry, module, key)}
+            keys = self._keys(f"{module}.weight")
+            return {key: self._low_rank(entry, module, key, keys) for key in keys}
         if kind not in (*OTHER_PARTS, "B.bias"):
             raise SelfposError(
                 f"{entry.file}: tensor {name} is not a known part of a LoRA adapter; merge it into its base "
@@ -211,9 +211,11 @@ class _AdapterReader:
             raise SelfposError(f"{entry.file}: tensor {name} has no matching lora_A; save the adapter again")
         if kind != "B.bias":
             return {}
-        key = self._key(f"{module}.bias")
         scaling = self.scaling.of(module, (factor.shape or (0,))[0])
-        return {key: Shift(self._checked_shape(entry, key), scaling, self.maps)}
+        biases = entry.parts(self._keys(f"{module}.bias"))
+        return {
+            key: Shift(self._checked_shape(bias, key), scaling, self.maps) for key, bias in biases.items()
+        }
 
     def _stored(self, entry: TensorEntry, parameter: str) -> dict[str, TensorPart]:
         """What a tensor beside the factors adds: a whole parameter, trained rows, or a copy of the base's."""
@@ -225,12 +227,14 @@ class _AdapterReader:
         saved = ".modules_to_save."
         if saved in parameter and entry.name.replace(saved, ".") in self.entries:
             return {}
-        key = self._key(parameter.replace(".base_layer.", ".").replace(saved, "."))
-        of_base = self.base.tensors[key]
-        if ".base_layer." in parameter and same_values(entry, of_base):
-            return {}
-        self._check_tied(entry, key)
-        return {key: Dense(self._checked_shape(entry, key), self.maps)}
+        keys = self._keys(parameter.replace(".base_layer.", ".").replace(saved, "."))
+        moved: dict[str, TensorPart] = {}
+        for key, part in entry.parts(keys).items():
+            if ".base_layer." in parameter and same_values(part, self.base.tensors[key]):
+                continue
+            self._check_tied(part, key)
+            moved[key] = Dense(self._checked_shape(part, key), self.maps)
+        return moved
 
     def _check_tied(self, entry: TensorEntry, key: str) -> None:
         """Refuse a table or decoder that was trained whole, where the base has one tensor for both."""
@@ -264,7 +268,8 @@ class _AdapterReader:
         rows[indices] = np.arange(len(indices))
         return MatchedRows(entry, rows, self.maps)
 
-    def _low_rank(self, a: TensorEntry, module: str, key: str) -> TensorPart:
+    def _low_rank(self, a: TensorEntry, module: str, key: str, keys: list[str]) -> TensorPart:
+        """What factors add at `key`, one of the `keys` into which transformers cuts the layer's matrix."""
         name = a.name
         b_name = name.replace(".lora_A.", ".lora_B.").replace(".lora_embedding_A", ".lora_embedding_B")
         b = self.entries.get(b_name)
@@ -274,6 +279,7 @@ class _AdapterReader:
             shapes = f"{list(a.shape)} and {list(b.shape)}"
             raise SelfposError(f"{a.file}: {name} and its lora_B have shapes {shapes}; expected two matrices")
         transposed = name.endswith("embedding_A") or self._fan_in_first(key)
+        b = b if len(keys) == 1 else b.parts(keys)[key]
         rank, width, height = a.shape[0], math.prod(a.shape[1:]), b.shape[0]
         product = (width, height) if transposed else (height, width)
         shape = self.base.tensors[key].shape
@@ -292,6 +298,7 @@ class _AdapterReader:
                 f"adapter {self.folder.path} uses DoRA on {module}, which is supported for plain linear "
                 "layers only; merge it with PEFT first"
             )
+        magnitude = magnitude if len(keys) == 1 else magnitude.parts(keys)[key]
         if magnitude.numel != shape[0]:
             raise SelfposError(
                 f"{a.file}: tensor {magnitude.name} has {magnitude.numel} elements; expected {shape[0]}, one "
@@ -307,6 +314,26 @@ class _AdapterReader:
         network = network_of(key, self.base.networks)
         config = self.base.config(str(PurePosixPath(network.path if network else "") / CONFIG))
         return config.get("model_type") in FAN_IN_FIRST and layer_number(key) is not None
+
+    def _keys(self, parameter: str) -> list[str]:
+        """The base's keys for a parameter: several where transformers cuts a matrix that a model's own code
+        keeps whole, under the name that it is stored by.
+        """
+        if self._near(parameter, {key: key for key in self.base.tensors}) is None:
+            name = self._near(parameter, {name: name for name in self._stored_otherwise})
+            if name is not None:
+                return [self._key(key) for key in self._stored_otherwise[name]]
+        return [self._key(parameter)]
+
+    @cached_property
+    def _stored_otherwise(self) -> dict[str, list[str]]:
+        """The names, with folders, of stored tensors that are opened under others → their keys."""
+        keys_of: dict[str, list[str]] = {}
+        for key, entry in self.base.tensors.items():
+            name = (entry.file.parent.relative_to(self.base.path) / entry.name).as_posix()
+            if name != key:
+                keys_of.setdefault(name, []).append(key)
+        return keys_of
 
     def _key(self, parameter: str) -> str:
         """The base's key for a parameter: its name, or the only key that differs by a prefix.

@@ -90,6 +90,11 @@ def _low_rank_only(plan: Plan, coefficients: Coefficients | None) -> Coefficient
                     f"{vector.name} moves {key} by more than low-rank factors, so no adapter holds the "
                     "merge; write a model instead"
                 )
+            if isinstance(part, LowRank) and part.b.stored is not None:
+                raise SelfposError(
+                    f"{vector.name} moves {part.b.name}, of which {key} is a part, whose own factors would "
+                    "not fit; write a model instead"
+                )
     by_key = {key: values[-count:] for key, values in coefficients.items()}
     return by_key | {second: by_key[first] for second, first in plan.tied.items()}
 
