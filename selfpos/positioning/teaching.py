@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from selfpos.positioning.live import LiveModel
 
 BASE = "base"
-# Agreement on the texts of others. Specialists of shuffled labels were seen at .27 to .62, the least of a real
-# task, trained at a rate of 4e-4, at .74 (docs/retain.md).
+# Agreement on the texts of others. Specialists of shuffled labels were seen at .27 to .62, the least of a
+# real task, trained at a rate of 4e-4, at .74 (docs/retain.md).
 SOUND = 0.67
 LEAST = 0.05  # agreement below which nothing is divided by it
 
