@@ -16,7 +16,7 @@ from selfpos.positioning.draws import split_probe
 from selfpos.positioning.live import LiveModel
 from selfpos.positioning.matching import Agreement, Matching, similarities
 from selfpos.positioning.position import check, position
-from selfpos.positioning.teaching import teach
+from selfpos.positioning.teaching import SOUND, teach
 from selfpos.recipe import PositioningSettings
 from selfpos.storage.manifest import read_manifest
 from selfpos.tasks.texts import GENERAL, TEXTS
@@ -103,17 +103,24 @@ def test_teachers_are_rivals_without_being_embedded_again(
     assert len(embedded) == len({tuple(point) for point in embedded})
 
 
+@pytest.fixture
+def sound(tiny_base: Path, tmp_path: Path) -> list[Path]:
+    """Two specialists that moved as little as those of real tasks do."""
+    names = enumerate(("alpha", "beta"), start=1)
+    return [make_specialist(tiny_base, tmp_path / name, seed=seed, size=0.01) for seed, name in names]
+
+
 def test_a_specialist_of_noise_is_no_teacher(
-    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tiny_base: Path, sound: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     noise = make_specialist(tiny_base, tmp_path / "noise", seed=9, size=1.0)
-    live = make_live(tiny_base, [*tiny_specialists[:2], noise])
+    live = make_live(tiny_base, [*sound, noise])
     tasks, _ = split_probe(probe("alpha", "beta", "noise", GENERAL), 0.0, 0, 0.05)
     _, teaching = teach(live, tasks)
     assert teaching is not None
     assert teaching.teachers == {"alpha": "alpha", "beta": "beta", "noise": "base", GENERAL: "base"}
-    assert teaching.with_base["noise"] < 0.5 < min(teaching.with_base[name] for name in ("alpha", "beta"))
-    assert teaching.shared["noise"] < 0.5
+    assert teaching.with_base["noise"] < SOUND < min(teaching.with_base[name] for name in ("alpha", "beta"))
+    assert teaching.shared["noise"] < SOUND
     assert "specialist noise is not used as a teacher" in caplog.text
 
 
@@ -159,10 +166,10 @@ def merged(selfpos: CommandLine, base: Path, sources: list[Path], out: Path, *wo
 
 @pytest.mark.slow
 def test_models_without_manifests_merge_by_texts_alone(
-    selfpos: CommandLine, tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path
+    selfpos: CommandLine, tiny_base: Path, sound: list[Path], tmp_path: Path
 ) -> None:
     given = [text_file(tmp_path, name, seed) for seed, name in enumerate(("alpha", "beta", GENERAL))]
-    done = merged(selfpos, tiny_base, tiny_specialists[:2], tmp_path / "out", "--texts", *given)
+    done = merged(selfpos, tiny_base, sound, tmp_path / "out", "--texts", *given)
     assert done.returncode == 0, done.stderr
     assert "texts of alpha: 40 texts of" in done.stderr
     assert "agreement of similarities" in done.stderr
@@ -170,7 +177,7 @@ def test_models_without_manifests_merge_by_texts_alone(
     assert search["teaching"]["teachers"] == {GENERAL: "base", "alpha": "alpha", "beta": "beta"}
     assert search["probe"]["alpha"] == {"type": "texts", "records": 40}
     again = selfpos(
-        "merge", "--base", tiny_base, "--vectors", *tiny_specialists[:2], "--out", tmp_path / "again",
+        "merge", "--base", tiny_base, "--vectors", *sound, "--out", tmp_path / "again",
         "--coefficients", tmp_path / "out.coefficients.json",
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
