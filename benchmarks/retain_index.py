@@ -40,7 +40,9 @@ def main() -> None:
 
 
 def measured(domain: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Shares of the gain with the base's documents: of the chosen point, of α = .5, of the fine-tune."""
+    """Shares of the gain: of the fine-tune's questions asked of the base's documents; of the chosen point's
+    with the drift correction, without it, and with all documents embedded again.
+    """
     from selfpos.errors import SelfposError
     from selfpos.recipe import RetainSettings
     from selfpos.retention.path import Place
@@ -96,32 +98,19 @@ def table(rows: list[dict[str, Any]]) -> str:
     def cells(row: dict[str, Any]) -> list[str]:
         return [f"{100 * row[name]:.0f} %" if name in row else row.get("refused", "") for name in shares]
 
-    lines = [
-        [
-            row["domain"],
-            str(row["seed"]),
-            f"{100 * row['gain']:.1f}",
-            f"{row.get('alpha', 0):.2f}",
-            *cells(row),
-        ]
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        gain, alpha = f"{100 * row['gain']:.1f}", f"{row.get('alpha', 0):.2f}"
+        lines.append([row["domain"], str(row["seed"]), gain, alpha, *cells(row)])
     means = {name: statistics.mean(min(1.0, row.get(name, 0.0)) for row in rows) for name in shares}
     lines.append(["mean", "", "", "", *(f"{100 * means[name]:.0f} %" for name in shares)])
-    columns = [
-        "domain",
-        "seed",
-        "gain",
-        "α",
-        "kept",
-        "without the drift correction",
-        "the fine-tune's questions",
-    ]
+    columns = ["domain", "seed", "gain", "α", "kept", "without the drift correction"]
+    columns += ["the fine-tune's questions", "all documents embedded again"]
     text = [
         "# The base's index kept", "",
         "Shares of the fine-tune's gain with all documents embedded again. All but the last column ask the "
         "base's documents.", "",
-        markdown_table([*columns, "all documents embedded again"], lines), "",
+        markdown_table(columns, lines), "",
     ]  # fmt: skip
     return "\n".join(text)
 
