@@ -2,7 +2,7 @@
 
     python benchmarks/retain_index.py --data FOLDER --seeds 3
 
-The fine-tunes and the records are those of `retain.py`. The point and the drift are chosen on validation
+The fine-tunes and the records are those of `retain.py`. The point and the correction are chosen on validation
 records; shares are of the gain that the fine-tune has with all documents embedded again, on test records.
 """
 
@@ -11,10 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retain import DOMAINS, RESULTS, Test, domain_parts, fine_tuned, general_tasks, judged_tasks, opened
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from selfpos.retention.path import Place
 
 
 def main() -> None:
@@ -41,7 +47,7 @@ def main() -> None:
 
 def measured(domain: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Shares of the gain: of the fine-tune's questions asked of the base's documents; of the chosen point's
-    with the drift correction, without it, and with all documents embedded again.
+    with the correction, without it, and with all documents embedded again.
     """
     from selfpos.errors import SelfposError
     from selfpos.recipe import RetainSettings
@@ -60,10 +66,10 @@ def measured(domain: str, seed: int, options: argparse.Namespace) -> dict[str, A
     gain = tuned.scores[domain] - base.scores[domain]
     row: dict[str, Any] = {"domain": domain, "seed": seed, "gain": gain}
 
-    def share(place: Place, drift: Any) -> float:
-        return (_asked(test, domain, place, drift) - base.scores[domain]) / gain
+    def share(place: Place, correction: Callable[[Tensor], Tensor]) -> float:
+        return (_asked(test, domain, place, correction) - base.scores[domain]) / gain
 
-    row["fine-tune"] = share(Place("fine-tune", 1.0), 0.0)
+    row["fine-tune"] = share(Place("fine-tune", 1.0), _as_they_are)
     try:
         chosen = search(live, tasks, RetainSettings(seed=seed, index="base"))
     except SelfposError as error:  # no point is better than the base's questions
@@ -73,18 +79,22 @@ def measured(domain: str, seed: int, options: argparse.Namespace) -> dict[str, A
     return row | {
         "alpha": place.alpha,
         "ramp": place.ramp,
-        "kept": share(place, chosen.drift),
-        "without the correction": share(place, 0.0),
+        "kept": share(place, chosen.correction),
+        "without the correction": share(place, _as_they_are),
         "embedded again": (again.scores[domain] - base.scores[domain]) / gain,
     }
 
 
-def _asked(test: Test, domain: str, place: Any, drift: Any) -> float:
-    """The domain's measure where questions at `place`, less `drift`, are asked of the base's documents."""
+def _as_they_are(embeddings: Tensor) -> Tensor:
+    return embeddings
+
+
+def _asked(test: Test, domain: str, place: Place, correction: Callable[[Tensor], Tensor]) -> float:
+    """The domain's measure where questions at `place`, corrected, are asked of the base's documents."""
     from selfpos.retention.path import Place
 
     task, rows = test.judge.tasks[domain], test.judge.rows[domain]
-    values = test.embedder.exactly(place)[rows] - drift
+    values = correction(test.embedder.exactly(place)[rows])
     values[task.asking :] = test.embedder.exactly(Place("fine-tune", 0.0))[rows[task.asking :]]
     return task.measure.score_of(task.measure.items(values), None)
 
@@ -104,7 +114,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         lines.append([row["domain"], str(row["seed"]), gain, alpha, *cells(row)])
     means = {name: statistics.mean(min(1.0, row.get(name, 0.0)) for row in rows) for name in shares}
     lines.append(["mean", "", "", "", *(f"{100 * means[name]:.0f} %" for name in shares)])
-    columns = ["domain", "seed", "gain", "α", "kept", "without the drift correction"]
+    columns = ["domain", "seed", "gain", "α", "kept", "without the correction"]
     columns += ["the fine-tune's questions", "all documents embedded again"]
     text = [
         "# The base's index kept", "",

@@ -67,7 +67,7 @@ def reproduce(
     a parent or the probe set is missing or another; OperationError where the Hub fails.
     """
     from selfpos.merging import execute, plan
-    from selfpos.retention.drift import add_correction
+    from selfpos.retention.index import add_correction, recorded_correction
     from selfpos.statistics import gathered
 
     folder = locate_model(model)
@@ -102,8 +102,8 @@ def reproduce(
         )
         with gathered(planned, tasks) if method.probe else nullcontext(planned) as complete:
             execute(complete)
-        if drift := (manifest.get("retain") or {}).get("drift"):
-            add_correction(made, drift)
+        if digest := (manifest.get("retain") or {}).get("correction"):
+            add_correction(made, recorded_correction(folder, digest))
         files, differences = compare_models(folder, made)
         if differences:
             notes += _other_versions(manifest, read_manifest(made))

@@ -24,6 +24,7 @@ from selfpos.vectors.names import is_linear_map
 if TYPE_CHECKING:
     from selfpos.data.probe import ProbeTask
     from selfpos.retention.front import Point
+    from selfpos.retention.index import Correction
     from selfpos.retention.search import Retained
     from selfpos.storage.model_folder import ModelFolder
 
@@ -74,7 +75,7 @@ def retain(
     facts = facts_of(retained, settings)
     merge_options = {**options, "weights": retained.weights, "provenance": {"retain": facts}}
     merge_folders(
-        folder, sources, "linear", out, finish=partial(_finish, facts.get("drift")), **merge_options
+        folder, sources, "linear", out, finish=partial(_finish, retained.correction), **merge_options
     )
     front, picture = front_files(out)
     write_text(front, json.dumps(facts, indent=1) + "\n")
@@ -151,17 +152,17 @@ def facts_of(retained: Retained, settings: RetainSettings) -> dict[str, Any]:
             **again,
             "fine-tune's questions, all documents embedded again": facts["tuned"]["domain"],
         }
-    if retained.drift is not None:
-        facts["drift"] = retained.drift.tolist()
+    if retained.correction is not None:
+        facts["correction"] = retained.correction.hash
     return facts
 
 
-def _finish(drift: list[float] | None, out: Path, folder: Path) -> None:
-    """Add the drift correction to the merged model, if its base's index is kept, and the card."""
-    from selfpos.retention.drift import add_correction
+def _finish(correction: Correction | None, out: Path, folder: Path) -> None:
+    """Add the correction to the merged model, if its base's index is kept, and the card."""
+    from selfpos.retention.index import add_correction
 
-    if drift is not None:
-        add_correction(folder, drift)
+    if correction is not None:
+        add_correction(folder, correction)
     add_card(out, folder)
 
 

@@ -46,19 +46,22 @@ class Setting:
         return BATCH * sum([*self.steps.values(), *self.strays.values()])
 
 
+#: records of a task, 1 to 50
+UNEQUAL = {
+    "sts": 4800,
+    "classification": 1440,
+    "clustering": 1440,
+    "pair-classification": 288,
+    "reranking": 96,
+}
 SETTINGS = {
     "five-tasks": Setting(dict.fromkeys(FIVE, 60)),
     "eight-types": Setting(dict.fromkeys(EIGHT, 100)),
     "unequal": Setting(
         {"sts": 200, "classification": 60, "clustering": 60, "pair-classification": 12, "reranking": 4},
-        sizes={
-            "sts": 4800,
-            "classification": 1440,
-            "clustering": 1440,
-            "pair-classification": 288,
-            "reranking": 96,
-        },
+        sizes=UNEQUAL,
     ),
+    "unequal-sizes": Setting(dict.fromkeys(FIVE, 67), sizes=UNEQUAL),  # as often as a joint round robin
     "useless-and-harmful": Setting(dict.fromkeys(FIVE, 60), strays={"useless": 60, "harmful": 60}),
     **{f"budget-{steps}": Setting(dict.fromkeys(FIVE, steps)) for steps in (15, 30, 120, 240)},
     **{f"rate-{rate:.0e}": Setting(dict.fromkeys(FIVE, 60), rate=rate) for rate in (1e-4, 2e-4)},

@@ -1,7 +1,7 @@
 """Training records out of the embedded corpus, one function per task type, each with that type's canonical
 columns.
 
-What each task asks: retrieval - which docstring goes on after this summary; classification and clustering -
+What each task asks: retrieval - which docstring continues this summary; classification and clustering -
 which subpackage a summary is from; pair classification - does A name B in its See Also section; sts - how
 near two functions are, in four grades; reranking - which of several bodies of one subpackage is that of the
 summary; summarization - which summary heads this docstring. Retrieval has two more views: names - which

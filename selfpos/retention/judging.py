@@ -13,6 +13,7 @@ from torch import Tensor
 from selfpos.positioning.matching import Agreement, similarities
 from selfpos.positioning.objective import TaskProbe, TextTable
 from selfpos.positioning.verdict import Items, resampled
+from selfpos.retention.index import Correction, fit
 from selfpos.tasks.measure import TaskMeasure
 
 if TYPE_CHECKING:
@@ -80,8 +81,8 @@ class PlainTask:
 class Judge:
     """Judges embeddings (P, d) of the texts of `table`.
 
-    With `documents`, embeddings by the base, questions are asked of those, and the drift is taken out of all
-    other embeddings: the index is the base's.
+    With `documents`, embeddings by the base, the index is the base's: questions are asked of those, and all
+    other embeddings are corrected. A text that the correction is fitted to is judged by one without it.
     """
 
     def __init__(self, tasks: Sequence[JudgedTask], table: TextTable, seed: int) -> None:
@@ -100,7 +101,11 @@ class Judge:
             embeddings: of the texts of `table` at one point, (P, d).
             documents: the base's embeddings of them, (P, d), where its index is kept.
         """
-        corrected = embeddings if documents is None else embeddings - self._drifts(embeddings, documents)
+        corrected = embeddings
+        if documents is not None:
+            correction, without_each = self._fitted(embeddings, documents)
+            corrected = correction(embeddings)
+            corrected[self._fitted_to] = without_each
         items = {}
         for name, task in self.tasks.items():
             rows = self.rows[name]
@@ -110,23 +115,19 @@ class Judge:
             items[name] = task.measure.items(values)
         return items
 
-    def drift(self, embeddings: Tensor, documents: Tensor) -> Tensor:
-        """The mean change (d,) of the domain's questions from the base: what a model to keep subtracts."""
-        return (embeddings - documents)[self._asked].mean(0)
+    def correction(self, embeddings: Tensor, documents: Tensor) -> Correction:
+        """What takes embeddings at a point (P, d) to the base's (P, d): what a model to keep ends with."""
+        return self._fitted(embeddings, documents)[0]
 
-    def _drifts(self, embeddings: Tensor, documents: Tensor) -> Tensor:
-        """What is taken out of each text, (P, d): of a question the drift of the other questions."""
-        count = len(self._asked)
-        drifts = self.drift(embeddings, documents).expand_as(embeddings).clone()
-        moved = (embeddings - documents)[self._asked]
-        drifts[self._asked] = (count * drifts[self._asked] - moved) / max(1, count - 1)
-        return drifts
+    def _fitted(self, embeddings: Tensor, documents: Tensor) -> tuple[Correction, Tensor]:
+        return fit(embeddings[self._fitted_to], documents[self._fitted_to])
 
     @cached_property
-    def _asked(self) -> Tensor:
-        """The rows of the domain's questions."""
-        question_rows = [self.rows[name][: self.tasks[name].asking] for name in self.names("domain")]
-        return torch.unique(torch.cat(question_rows))
+    def _fitted_to(self) -> Tensor:
+        """The rows of the domain's documents and of general texts, without the domain's questions."""
+        asked = [self.rows[name][: self.tasks[name].asking] for name in self.names("domain")]
+        rows = torch.unique(torch.cat(list(self.rows.values())))
+        return rows[~torch.isin(rows, torch.cat(asked))]
 
     def scores(self, items: Items) -> dict[str, float]:
         """The measure of each task."""

@@ -15,6 +15,7 @@ from selfpos.positioning.objective import TextTable
 from selfpos.positioning.teaching import warn_of_long
 from selfpos.positioning.verdict import Items
 from selfpos.retention.front import CLEAR, Interval, Point, Scale, barriers, choose, front
+from selfpos.retention.index import Correction
 from selfpos.retention.judging import Judge, JudgedTask, PlainTask
 from selfpos.retention.path import ALPHAS, Embedder, Place
 
@@ -33,8 +34,9 @@ class Retained:
 
     `points` are the front with base and fine-tune, as predicted where they are not embedded; `chosen` is
     embedded, and `weights` are those of the merge that applies it, by tensor where it has a ramp. `kept` and
-    `undone` are shares with 95 % intervals, `undone` None where no loss is clear. `index` and `drift` are of
-    a kept index: what else questions and documents could be embedded by, and the correction (d,).
+    `undone` are shares with 95 % intervals, `undone` None where no loss is clear. `index` and
+    `correction` are of a kept index: what else questions and documents could be embedded by, and what takes
+    questions to the base's documents.
     """
 
     points: list[Point]
@@ -45,7 +47,7 @@ class Retained:
     undone: tuple[float, Interval] | None
     warnings: list[str] = field(default_factory=list)
     index: dict[str, Point] = field(default_factory=dict)
-    drift: Tensor | None = None
+    correction: Correction | None = None
     texts: int = 0
 
 
@@ -192,9 +194,9 @@ def search(live: LiveModel, tasks: Sequence[JudgedTask | PlainTask], settings: R
     chosen = run.take(candidates)
     points = _shown(scale, candidates, chosen)
     kept, undone = scale.intervals(chosen)
-    index, drift = {}, None
+    index, correction = {}, None
     if run.documents is not None:
-        drift = scale.judge.drift(run.embedder.exactly(chosen.place), run.documents)
+        correction = scale.judge.correction(run.embedder.exactly(chosen.place), run.documents)
         index = {
             "fine-tune's questions, the base's documents": run.exact(Place(best, 1.0)),
             "new questions, all documents embedded again": run.embedded_again(chosen.place),
@@ -210,6 +212,6 @@ def search(live: LiveModel, tasks: Sequence[JudgedTask | PlainTask], settings: R
         undone=(scale.undone(chosen), undone) if scale.forgot else None,
         warnings=warnings,
         index=index,
-        drift=drift,
+        correction=correction,
         texts=live.embedded,
     )

@@ -52,7 +52,7 @@ def read_sides(
         say(", ".join(f"{name}: {len(task.records)} records held out" for name, task in domain.items()))
         for task in domain.values():
             _check_count("what was held out", task)
-    say("general:" if settings.general else "general, for want of --general:")
+    say("general:" if settings.general else "general (no --general was given):")
     general = read_side("general", settings.general or ["corpus"], base, settings, say)
     if settings.index == "base" and not any(task.type.asks for task in domain.values()):
         raise SelfposError(

@@ -15,6 +15,7 @@ from selfpos.positioning.objective import TextTable
 from selfpos.recipe import RetainSettings
 from selfpos.retention import search as searching
 from selfpos.retention.front import Point, choose
+from selfpos.retention.index import RIDGE, fit
 from selfpos.retention.judging import Judge, JudgedTask
 from selfpos.retention.path import Place
 from selfpos.retention.search import GRID, _Search, _shown, search
@@ -120,20 +121,50 @@ def test_a_loss_that_may_be_is_said_where_there_may_be_one(worst: float, possibl
 
 
 class Seen(TaskMeasure):
-    """Three questions to three documents; its items are the embeddings."""
+    """Its items are the embeddings."""
 
-    def __init__(self) -> None:
-        self.texts = ["q1", "q2", "q3", "d1", "d2", "d3"]
+    def __init__(self, *texts: str) -> None:
+        self.texts = list(texts)
 
     def items(self, embeddings: torch.Tensor) -> dict[str, np.ndarray]:
         return {"seen": embeddings.numpy()}
 
 
-def test_a_question_is_judged_with_the_drift_of_the_others() -> None:
-    measure = Seen()
-    judge = Judge([JudgedTask("d", "domain", measure, asking=3)], TextTable(measure.texts), seed=0)
-    base = torch.zeros(6, 1)
-    moved = torch.tensor([[1.0], [2.0], [6.0], [9.0], [9.0], [9.0]])
-    assert judge.drift(moved, base).tolist() == [3.0], "what the model to keep subtracts"
-    (seen,) = judge.items(moved, base)["d"].values()
-    assert seen[:, 0].tolist() == [1.0 - 4.0, 2.0 - 3.5, 6.0 - 1.5, 0.0, 0.0, 0.0]
+def test_a_kept_index_is_judged_by_a_correction_that_has_not_seen_the_text() -> None:
+    """The domain's questions are never fitted to."""
+    answers, others = Seen("q1", "q2", "d1", "d2"), Seen("g1", "g2", "g3", "g4", "d2")
+    tasks = [JudgedTask("d", "domain", answers, asking=2), JudgedTask("g", "general", others)]
+    table = TextTable([*answers.texts, *others.texts[:4]])
+    judge = Judge(tasks, table, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    base, moved = torch.randn(8, 3, generator=generator), torch.randn(8, 3, generator=generator)
+    expected, without_each = fit(moved[2:], base[2:])
+    correction = judge.correction(moved, base)
+    assert torch.allclose(correction.matrix, expected.matrix)
+    items = judge.items(moved, base)
+    assert np.allclose(items["d"]["seen"][:2], correction(moved[:2])), "questions"
+    assert np.allclose(items["d"]["seen"][2:], base[2:4]), "documents are the base's"
+    assert np.allclose(items["g"]["seen"], without_each[[2, 3, 4, 5, 1]], atol=1e-6)
+
+
+def test_the_correction_is_a_ridge_regression_and_leaves_each_text_out() -> None:
+    from sklearn.linear_model import Ridge
+
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(40, 5)) + 1, generator.normal(size=(40, 5))
+    correction, without_each = fit(torch.tensor(x), torch.tensor(y))
+    # scikit-learn's is the sum over texts, not the mean
+    ridge = Ridge(alpha=RIDGE * ((x - x.mean(0)) ** 2).sum() / 5).fit(x, y - x)
+    assert np.allclose(correction(torch.tensor(x, dtype=torch.float32)), x + ridge.predict(x), atol=1e-5)
+    for left_out in (0, 17):
+        kept = np.arange(40) != left_out
+        ridge.fit(x[kept], (y - x)[kept])
+        expected = x[left_out] + ridge.predict(x[left_out : left_out + 1])[0]
+        assert np.allclose(without_each[left_out], expected, atol=1e-5)
+
+
+def test_no_correction_at_the_base() -> None:
+    base = torch.randn(30, 4, generator=torch.Generator().manual_seed(2))
+    correction, without_each = fit(base, base)
+    assert torch.allclose(correction(base), base, atol=1e-6)
+    assert torch.allclose(without_each, base, atol=1e-6)
