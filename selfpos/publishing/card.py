@@ -67,8 +67,7 @@ class Card:
         cited = [facts.method, search, "lora" if facts.adapter else None, *facts.techniques]
         cited += [facts.merge.get("method") if facts.search.get("separated") else None]
         cited += ["mteb" if table else None, "sentence-transformers"]
-        env = environment()
-        env.globals |= {
+        content = {
             "facts": facts,
             "model": facts.summary,
             "mark": MARK,
@@ -88,7 +87,8 @@ class Card:
             "limitations": _limitations(self),
             "citations": bibtex(*cited),
         }
-        sections = [env.get_template(f"card/{name}.md.j2").render().strip() for name in SECTIONS]
+        pages = environment()
+        sections = [pages.get_template(f"card/{name}.md.j2").render(content).strip() for name in SECTIONS]
         body = "\n\n".join(section for section in sections if section)
         metadata = card_data(facts, self.licence, title, scores, this).to_yaml()
         return printable_page(f"---\n{metadata}\n---\n" + re.sub(r"\n{3,}", "\n\n", body) + "\n")
@@ -258,8 +258,9 @@ def _picture(facts: Facts) -> dict[str, bytes]:
     return {PATH: png(figure)} if figure else {}
 
 
+@cache
 def environment() -> Environment:
-    """The templates, with the filters of this file."""
+    """The templates, with the filters of this file; compiled once."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     # Autoescape is for HTML; the filters below are for Markdown.

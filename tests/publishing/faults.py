@@ -128,7 +128,7 @@ CASES = {
     "connection cut while uploading": Case(1, "the connection to", r"POST /cas/v1/xorbs", "cut"),
     "connection cut while committing": Case(1, "the connection to", r"POST .*/commit/", "cut"),
     "answer lost after committing": Case(1, "the connection to", r"POST .*/commit/", "lost", whole=True),
-    "slow (half a second an answer)": Case(0, "", r"", "slow", {"seconds": 0.5, "times": 4}, whole=True),
+    "slow (half a second an answer)": Case(0, "", r"", "slow", {"seconds": 0.5, "times": 2}, whole=True),
     "no answer at all": Case(
         1, "did not answer for 0.2 s", r"POST .*/preupload/", "stall", {"seconds": 1.0}, patience=0.2
     ),

@@ -25,6 +25,8 @@ class HubTransport(BaseHTTPRequestHandler):
     #: method, pattern of the path, and what answers it with the pattern's groups
     routes: ClassVar[list[tuple[str, str, Callable[..., None]]]]
     protocol_version = "HTTP/1.1"
+    # Head and body are two writes: Nagle's algorithm would hold the second back for 40 ms, each time.
+    disable_nagle_algorithm = True
 
     def log_message(self, *_: Any) -> None:
         """Be quiet."""

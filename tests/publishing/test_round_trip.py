@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,19 +28,11 @@ print("EMBEDDINGS" + json.dumps(rows))
 """
 
 
-@pytest.fixture(scope="session")
-def _stranger(_running_hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    client = Client(_running_hub, tmp_path_factory.mktemp("stranger"))
-    yield client
-    client.close()
-
-
-@pytest.fixture
-def stranger(_stranger: Client) -> Client:
-    """A process on another machine: its cache is empty."""
+def stranger(client: Client) -> Client:
+    """`client` as a process on another machine is: its cache is empty."""
     for folder in ("hub", "xet"):
-        shutil.rmtree(_stranger.temporary.parent / folder, ignore_errors=True)
-    return _stranger
+        shutil.rmtree(client.temporary.parent / folder, ignore_errors=True)
+    return client
 
 
 def encode(client: Client, name: str) -> np.ndarray:
@@ -82,9 +73,7 @@ def family(hub: Hub, client: Client, tiny_base: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_collection_is_published_loaded_and_reproduced(
-    hub: Hub, client: Client, stranger: Client, family: Path
-) -> None:
+def test_collection_is_published_loaded_and_reproduced(hub: Hub, client: Client, family: Path) -> None:
     dry = client("push", str(family / "merged"), "alice/quick", "--collection", "--dry-run")
     assert dry.returncode == 0, dry.stderr
     assert set(hub.repos) == {"models/alice/base"}
@@ -119,14 +108,15 @@ def test_collection_is_published_loaded_and_reproduced(
 
     mine = SentenceTransformer(str(family / "merged"), device="cpu")
     np.testing.assert_array_equal(
-        encode(stranger, "alice/quick"), np.array([mine.encode_query(TEXTS), mine.encode_document(TEXTS)])
+        encode(stranger(client), "alice/quick"),
+        np.array([mine.encode_query(TEXTS), mine.encode_document(TEXTS)]),
     )
 
     local = family / "elsewhere"
     local.mkdir()
     for name in ("retrieval", "sts"):
         shutil.move(family / name, local / name)  # gone from where they were: the Hub has them
-    again = stranger("reproduce", "alice/quick", "--out", str(family / "again"))
+    again = stranger(client)("reproduce", "alice/quick", "--out", str(family / "again"))
     assert again.returncode == 0, again.stderr
     assert "byte for byte" in again.stdout
     for file in ("model.safetensors", "2_Dense/model.safetensors", "config.json", "tokenizer.json"):
@@ -160,9 +150,7 @@ def test_collection_stopped_halfway_continues_without_repeating(
 
 
 @pytest.mark.slow
-def test_positioned_model_with_its_probe_set(
-    hub: Hub, client: Client, stranger: Client, family: Path
-) -> None:
+def test_positioned_model_with_its_probe_set(hub: Hub, client: Client, family: Path) -> None:
     """Coefficients that were searched for: the records go into the weight files, so what publishing adds must
     not change the bytes.
     """
@@ -199,7 +187,7 @@ write_card(folder / "sp")
     assert "Merged by **self-positioning**" in card
     (collection,) = hub.collections.values()
     assert {"id": "alice/sp-probe", "type": "dataset"}.items() <= collection["items"][-1].items()
-    again = stranger("reproduce", "alice/sp")
+    again = stranger(client)("reproduce", "alice/sp")
     assert again.returncode == 0, again.stderr
     assert "byte for byte" in again.stdout
 
