@@ -29,9 +29,17 @@ ROOT = Path(__file__).parent.parent
 SHARED_DATA = Path(os.environ.get("SELFPOS_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 
-def pytest_collection_finish() -> None:
-    """Garbage collections leave the libraries out: every training forces some, .3 s each."""
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Garbage collections leave the libraries out, and do not look at them over and over as they are imported:
+    every training forces some, .3 s each.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -127,6 +135,8 @@ def tiny_specialists(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) 
 def selfpos() -> Iterator[CommandLine]:
     """The command line in a process that stays warm: `selfpos("merge", …)` gives exit status and output."""
     running = CommandLine()
-    running.python("import mteb, peft, sentence_transformers, torch")  # at set-up, not in the first test
+    # At set-up, not in the first test; garbage collections leave the libraries out, as above.
+    libraries = "import mteb, peft, sentence_transformers, torch"
+    running.python(f"import gc; gc.disable(); {libraries}; gc.enable(); gc.freeze()")
     yield running
     running.close()
