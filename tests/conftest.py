@@ -31,8 +31,8 @@ SHARED_DATA = Path(os.environ.get("SELFPOS_TEST_DATA", ROOT.parent / "shared" / 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """Garbage collections leave the libraries out, and do not look at them over and over as they are imported:
-    every training forces some, .3 s each.
+    """Garbage collections leave the libraries out, also while these are imported: every training forces some,
+    .3 s each.
     """
     gc.disable()
     try:

@@ -25,6 +25,8 @@ OTHER_EXAMPLES = "the models were scored on other examples"
 
 Groups = Sequence[Sequence[str]]  # a column is the mean over groups of the means over their tasks
 Draws = Mapping[str, "Paired"]  # model → its differences to the baseline
+Replicates = tuple[Mapping[tuple[str, str], "Paired"], str]
+"""(model, run) → its scores on the same resamples of a task; and why some are missing."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def compare(
     seed: int = 0,
     level: float = 0.95,
     tick: Callable[[str], object] = lambda _: None,
+    resampled: Mapping[str, Replicates] | None = None,
 ) -> Comparison:
     """Compare `models` to the one called `baseline`; by default `base` if there is one, else that
     from which others were made, where their folders say so, else the first.
@@ -85,7 +88,8 @@ def compare(
     Intervals of `level` come from `draws` resamples of each task's examples, paired between models; p-values
     from a sign-flip test over the examples, corrected by Holm over the differences on tasks, over those of
     type means, and over the models for each mean. A mean is given for models that were scored on all of its
-    tasks. `tick` is called with each task's name. Raises SelfposError for no model or an unknown baseline.
+    tasks. `tick` is called with each task's name. `resampled` is what `resample` gave for these models, where
+    they are compared to several baselines. Raises SelfposError for no model or an unknown baseline.
     """
     if not models:
         raise SelfposError("there is no model to compare")
@@ -94,10 +98,7 @@ def compare(
         raise unknown("model in the comparison", baseline, by_name)
     known = "base" if "base" in by_name else base_among(models)
     reference = by_name[baseline or known or models[0].name]
-    tasks: dict[str, tuple[str, str]] = {}
-    for model in models:
-        for run in model.runs.values():
-            tasks |= {name: (score.type, score.metric) for name, score in run.items()}
+    tasks = _tasks(models)
     types: dict[str, list[str]] = {}
     for task, (kind, _) in tasks.items():
         types.setdefault(kind, []).append(task)
@@ -109,7 +110,9 @@ def compare(
     by_task: dict[str, Draws] = {}
     notes = []
     for number, task in enumerate(tasks):
-        replicates, reason = _replicates(models, task, draws, [seed, number])
+        replicates, reason = (
+            resampled[task] if resampled else _replicates(models, task, draws, [seed, number])
+        )
         tick(task)
         if reason:
             notes.append(f"no intervals on {task}: {reason}")
@@ -128,6 +131,19 @@ def compare(
             f"take at least {needed} (--draws)"
         )
     return Comparison(tasks, types, rows, reference.name, level, draws, notes)
+
+
+def resample(models: Sequence[Scored], *, draws: int = 10_000, seed: int = 0) -> dict[str, Replicates]:
+    """The scores of `models` on `draws` resamples of each task's examples, whatever the baseline is."""
+    return {
+        task: _replicates(models, task, draws, [seed, number]) for number, task in enumerate(_tasks(models))
+    }
+
+
+def _tasks(models: Sequence[Scored]) -> dict[str, tuple[str, str]]:
+    """Task → its type and metric."""
+    runs = [run for model in models for run in model.runs.values()]
+    return {name: (score.type, score.metric) for run in runs for name, score in run.items()}
 
 
 def _pairs(model: Scored, baseline: Scored) -> list[tuple[str, str]]:
@@ -164,10 +180,7 @@ def _paired_differences(
     return drawn
 
 
-def _replicates(
-    models: Sequence[Scored], task: str, draws: int, seed: list[int]
-) -> tuple[dict[tuple[str, str], Paired], str]:
-    """(model, run) → scores on the same resamples of the task; and why some are missing."""
+def _replicates(models: Sequence[Scored], task: str, draws: int, seed: list[int]) -> Replicates:
     runs = [(model.name, run, scores) for model in models for run, scores in model.runs.items()]
     owners = [(name, run, scores[task]) for name, run, scores in runs if task in scores]
     examples = {(name, run): parts for name, run, score in owners if (parts := _examples(score))}

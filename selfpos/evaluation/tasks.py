@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from selfpos.evaluation.mteb_internals import hub_category
@@ -39,17 +40,25 @@ class TaskInfo:
 
 def describe_task(name: str, known: tuple[str, str] | None = None) -> TaskInfo:
     """The task as MTEB knows it, else with `known`, its type and metric as noted when it was scored."""
-    import mteb
-
     from selfpos.evaluation.local_data import OWN_TASKS
+
+    if (of_mteb := _of_mteb(name)) is not None:
+        return of_mteb
+    if known is None and name in OWN_TASKS:
+        _, kind, _, metric = KINDS[OWN_TASKS[name].kind]
+        known = kind, metric
+    return TaskInfo(name, *(value or None for value in known or ()))
+
+
+@cache
+def _of_mteb(name: str) -> TaskInfo | None:
+    """The task as MTEB knows it. Kept, for MTEB looks long for names like one that it does not know."""
+    import mteb
 
     try:
         metadata = mteb.get_task(name).metadata
     except (KeyError, ValueError):
-        if known is None and name in OWN_TASKS:
-            _, kind, _, metric = KINDS[OWN_TASKS[name].kind]
-            known = kind, metric
-        return TaskInfo(name, *(value or None for value in known or ()))
+        return None
     dataset, revision = metadata.dataset["path"], metadata.dataset.get("revision")
     kind, metric = str(metadata.type), str(metadata.main_score)
     return TaskInfo(name, kind, metric, dataset, revision, hub_category(metadata))

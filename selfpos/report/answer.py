@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from selfpos.comparison import Difference, compare
+from selfpos.comparison import Difference
 from selfpos.comparison.differences import MEAN
 from selfpos.report.results import Results
 
@@ -53,7 +53,7 @@ def _gains(results: Results, best: str) -> dict[str, Difference | None]:
     """
     if results.comparison is None or all(model.name != best for model in results.scored):
         return {}
-    rows = compare(results.scored, baseline=best).rows
+    rows = results.compared_to(best).rows
     gains = {row.model: row.differences.get(MEAN) for row in rows}
     of_best = next(row.differences.get(MEAN) for row in results.comparison.rows if row.model == best)
     if of_best is not None and best != results.baseline:

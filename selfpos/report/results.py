@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from selfpos.comparison import Comparison, Scored, compare
+from selfpos.comparison.differences import Replicates, resample
 from selfpos.comparison.tables import Grid, Line, percent
 from selfpos.scores.files import TaskScore
 from selfpos.storage.manifest import read_manifest
@@ -72,7 +73,14 @@ class Results:
     @cached_property
     def comparison(self) -> Comparison | None:
         """The differences to the base with intervals; None for fewer than two models."""
-        return compare(self.scored) if len(self.scored) > 1 else None
+        return self.compared_to(None) if len(self.scored) > 1 else None
+
+    def compared_to(self, baseline: str | None) -> Comparison:
+        return compare(self.scored, baseline=baseline, resampled=self._resampled)
+
+    @cached_property
+    def _resampled(self) -> dict[str, Replicates]:
+        return resample(self.scored)
 
     @property
     def baseline(self) -> str:

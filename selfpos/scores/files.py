@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 from statistics import fmean
@@ -27,6 +28,7 @@ from selfpos.scores.intervals import centred, percentile_interval, student_inter
 from selfpos.storage.documents import parse_json, read_text
 
 if TYPE_CHECKING:
+    import numpy as np
     from mteb.abstasks import AbsTask
     from mteb.results import TaskResult
 
@@ -86,14 +88,28 @@ class Result:
 
     def interval(self, score: SubsetScore) -> tuple[float, float] | None:
         """The 95 % interval of `score`: over its resampled examples if any, else over its `draws`."""
-        from selfpos.scores.examples import resamples
-
-        if len(self.file.parents) > 3:
-            for part in read_examples(examples_file(self.file), str(self.data_revision)):
-                if (part.split, part.subset) == (score.split, score.subset):
-                    draws = resamples([part], RESAMPLES, seed=0)[:, 0]
-                    return percentile_interval(centred(draws, score.value))
+        if len(self.file.parents) > 3 and (examples := examples_file(self.file)).is_file():
+            state = examples.stat()
+            written = state.st_ino, state.st_mtime_ns, state.st_size
+            found = _resampled(examples, str(self.data_revision), score.split, score.subset, written)
+            if found is not None:
+                return percentile_interval(centred(found, score.value))
         return student_interval(score.draws)
+
+
+@lru_cache(maxsize=1024)
+def _resampled(
+    examples: Path, revision: str, split: str, subset: str, written: tuple[int, ...]
+) -> np.ndarray | None:
+    """The score on `RESAMPLES` resamples of a split and subset in the file `examples`; None where it is not
+    in there. Kept while the file is as it was `written`: the card of every merge of a run shows them.
+    """
+    from selfpos.scores.examples import resamples
+
+    for part in read_examples(examples, revision):
+        if (part.split, part.subset) == (split, subset):
+            return resamples([part], RESAMPLES, seed=0)[:, 0]
+    return None
 
 
 def task_score(task: AbsTask, result: TaskResult, file: Path) -> TaskScore:

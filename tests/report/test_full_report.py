@@ -18,6 +18,7 @@ from selfpos.report import read_run, report_of_run
 from selfpos.report.answer import findings
 from selfpos.report.figures import by_layer, spread_out, vary
 from selfpos.report.page import breakable
+from selfpos.report.results import Results
 from selfpos.storage.run_folder import RunFolder
 from tests.report.conftest import WrittenReport
 
@@ -155,8 +156,8 @@ def test_the_lead_says_of_the_base_what_the_table_says(
 
     assert results.comparison is not None
     vars(results)["comparison"] = adjusted(results.comparison, "by-layer", in_table)
-    of_lead = adjusted(compare(results.scored, baseline="by-layer"), "base", alone)
-    monkeypatch.setattr("selfpos.report.answer.compare", lambda *_, **__: of_lead)
+    of_lead = adjusted(results.compared_to("by-layer"), "base", alone)
+    monkeypatch.setattr(Results, "compared_to", lambda *_: of_lead)
     told = re.search(r"the base \(([^)]*)\)", findings(results))
     assert told and ("not significant" in told[1]) == (in_table > 0.05)
 
