@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfpos.console import log
-from selfpos.data.corpus_extraction import HELD_OUT, MAX_BODY, Entry, extract
+from selfpos.data import corpus_extraction, docstrings
+from selfpos.data.corpus_extraction import Entry, extract
 from selfpos.data.corpus_training import training_records
 from selfpos.storage.atomic import write_bytes
 from selfpos.storage.locate import cache_folder
@@ -27,8 +28,6 @@ from selfpos.storage.locate import cache_folder
 if TYPE_CHECKING:
     import datasets
 
-# Raise when extraction changes what it returns: part of the cache's key.
-FORMAT = 2
 # Distribution name -> package as it is imported, besides the standard library.
 DISTRIBUTIONS = {"numpy": "numpy", "scipy": "scipy", "scikit-learn": "sklearn", "pandas": "pandas"}
 
@@ -67,9 +66,7 @@ def load_corpus(cache: Path | None = None) -> Corpus:
     found.
     """
     versions = corpus_versions()
-    key = json.dumps(
-        {"format": FORMAT, "max_body": MAX_BODY, "held_out": HELD_OUT, **versions}, sort_keys=True
-    )
+    key = json.dumps({"extraction": _extraction(), **versions}, sort_keys=True)
     folder = cache or cache_folder()
     file = folder / f"corpus-{hashlib.sha256(key.encode()).hexdigest()[:16]}.jsonl.gz"
     entries = _read_cache(file, key)
@@ -77,6 +74,12 @@ def load_corpus(cache: Path | None = None) -> Corpus:
         entries = extract(package_roots())
         _write_cache(file, key, entries)
     return Corpus(entries, versions)
+
+
+def _extraction() -> str:
+    """SHA-256 (hex) of the code that extracts: what other code read is not served."""
+    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (corpus_extraction, docstrings))
+    return hashlib.sha256(code).hexdigest()
 
 
 def corpus_versions() -> dict[str, str]:

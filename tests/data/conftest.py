@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -122,7 +121,8 @@ def sources(tmp_path: Path) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    """The embedded corpus of this environment, extracted once for all workers of a session."""
-    own = tmp_path_factory.mktemp("corpus")
-    return load_corpus(own.parent.parent / "corpus" if "PYTEST_XDIST_WORKER" in os.environ else own)
+def corpus() -> Corpus:
+    """The embedded corpus of this environment, extracted once for all tests: in the cache, whose key holds the
+    code that extracts.
+    """
+    return load_corpus()
