@@ -122,7 +122,7 @@ def sources(tmp_path: Path) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def corpus() -> Corpus:
-    """The embedded corpus of this environment, extracted once for all tests: in the cache, whose key holds the
-    code that extracts.
+    """The embedded corpus of this environment, as all tests find it in the cache, whose key holds the code
+    that extracts it.
     """
     return load_corpus()

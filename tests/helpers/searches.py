@@ -12,8 +12,8 @@ import numpy as np
 from tests.helpers.adapters import state
 
 OTHER_SEARCHES: dict[str, list[Any]] = {
-    "--steps": ["self-positioning", "--steps", 30, "--param", "learning_rate=0.05"],
-    "layer-wise": ["layer-wise", "--steps", 30],
+    "--steps": ["self-positioning", "--steps", 12, "--param", "learning_rate=0.1"],
+    "layer-wise": ["layer-wise", "--steps", 12],
     "lm-cocktail": ["lm-cocktail"],
     "cma-es": ["cma-es", "--param", "evaluations=12"],
 }
