@@ -25,6 +25,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Files of tests need not outlive a failing machine, and a disk takes 5 ms to say that they would.
+os.fsync = lambda _: None
+
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = Path(os.environ.get("SELFPOS_TEST_DATA", ROOT.parent / "shared" / "data"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from selfpos.training import TrainingResult, train
 FAST = TrainingSettings(steps=3, batch_size=4, learning_rate=1e-3)
 
 
+@cache
 def words(seed: int, count: int) -> list[str]:
     draw = np.random.default_rng(seed)
     return [" ".join("".join(draw.choice(list("abcdefgh"), 4)) for _ in range(6)) for _ in range(count)]

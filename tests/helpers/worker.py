@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+os.fsync = lambda _: None  # as in tests/conftest.py
+
 
 def call(words: list[str], env: dict[str, str | None], cwd: str | None, code: str | None) -> dict[str, Any]:
     """Run `selfpos words…`, or the Python `code`; standard output and error are caught at file-descriptor
