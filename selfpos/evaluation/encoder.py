@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,7 @@ class Embedder:
         return {**self._about, "prompt": options.prompt, "side": options.side}
 
 
+@cache
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("sentence-transformers", "transformers")}
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -134,12 +135,21 @@ def environment(device: Any) -> dict[str, Any]:
     """Device, threads and versions, for the manifest."""
     import torch
 
+    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
+    return {
+        "device": f"{device.type} ({name})",
+        "threads": torch.get_num_threads(),
+        "versions": dict(_versions()),
+    }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Package → its version, from files of which each takes milliseconds."""
     from selfpos.version import __version__
 
     versions = {"python": platform.python_version(), "selfpos": __version__}
-    versions |= {package: version(package) for package in PACKAGES}
-    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
-    return {"device": f"{device.type} ({name})", "threads": torch.get_num_threads(), "versions": versions}
+    return versions | {package: version(package) for package in PACKAGES}
 
 
 def _peak_memory() -> int:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,8 +19,6 @@ from tests.helpers import reference as ref
 from tests.helpers.adapters import make_adapter
 from tests.helpers.command import CommandLine
 from tests.helpers.stand_ins import pairs
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 def merge_words(base: Path, vectors: Sequence[Path], method: str, out: Path) -> list[str | Path]:
@@ -346,16 +342,14 @@ def test_coefficients_of_a_search_are_applied_again(
     ids=["something better was found", "nothing was"],
 )
 def test_ctrl_c_in_a_search_is_exit_130_with_the_best_point_or_with_what_goes_on(
-    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, found: bool
+    tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, selfpos: CommandLine, found: bool
 ) -> None:
     probe, out = (
         write_probe(tmp_path / "probe", {"pairs": pairs().dataset}, {"pairs": get_task("retrieval")}).parent,
         tmp_path / "out",
     )
-    code = f"""
-import signal, sys
-sys.path.insert(0, {str(ROOT)!r})
-from selfpos.cli import main
+    struck = f"""
+import signal
 from selfpos.positioning.problem import Problem
 original, calls = Problem.gradient, []
 def struck(*arguments):
@@ -363,15 +357,19 @@ def struck(*arguments):
     if len(calls) == 3 and {found} or len(calls) == 2 and not {found}:
         signal.raise_signal(signal.SIGINT)
     return original(*arguments)
-Problem.gradient = struck
-main()
+Problem.gradient, Problem.original = struck, original
 """
     words = [*merge_words(tiny_base, tiny_specialists, "self-positioning", out), "--probe", probe]
     # with nothing held out the newest point is the best
     params = ["--steps", "50", "--param", f"validation={0.0 if found else 0.5}", "--param", "batch_size=8"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, [*words, *params])], capture_output=True, text=True
-    )
+    selfpos.python(struck)
+    try:
+        done = selfpos(*words, *params)
+    finally:
+        selfpos.python(
+            "from selfpos.positioning.problem import Problem\n"
+            "Problem.gradient = Problem.original\ndel Problem.original"
+        )
     assert done.returncode == 130, done.stderr
     assert (out / "model.safetensors").is_file() == found == Path(f"{out}.coefficients.json").is_file()
     assert bool(list(tmp_path.glob(".out.search/*.pt"))) != found
