@@ -32,6 +32,7 @@ from selfpos.storage.model_class import (
     SPARSE,
     check_embeds,
     check_one_output,
+    check_one_way,
     check_works,
     class_of,
     default_prompt,
@@ -88,6 +89,7 @@ class LiveModel:
         self.kind = kind
         self.model = _load(base, device, dtype, max_length, kind)
         self.model.eval()
+        self.width: int | None = getattr(self.model, "truncate_dim", None)  # numbers that are kept
         self.parameters = _without(match_parameters(base, self.model), exclude, base)
         self.keys = list(self.parameters)
         self.deltas = open_deltas(base, self.vectors, self.keys, self.device, vectors_in)
@@ -252,6 +254,7 @@ class LiveModel:
         with saving, self.autocasting():
             outputs = self.model(dict(features))  # in which modules note what they find
         embeddings: Tensor = outputs["scores" if self.kind == RERANKER else "sentence_embedding"]
+        embeddings = embeddings[:, : self.width]
         return embeddings if self.autocast is None else embeddings.float()
 
     def autocasting(self) -> AbstractContextManager[None]:
@@ -286,6 +289,7 @@ def _load(base: ModelFolder, device: str, dtype: torch.dtype, max_length: int | 
     if kind == RERANKER:
         check_one_output(base.path, model)
     check_works(base.path, model)
+    check_one_way(base.path, model)
     model.to(dtype)
     if max_length is not None:
         model.max_seq_length = min(max_length, model.max_seq_length or max_length)

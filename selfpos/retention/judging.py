@@ -82,12 +82,15 @@ class Judge:
     """Judges embeddings (P, d) of the texts of `table`.
 
     With `documents`, embeddings by the base, the index is the base's: questions are asked of those. All other
-    embeddings may be corrected, and a text that the correction is fitted to is judged by one without it.
+    embeddings may be corrected, and a text that the correction is fitted to is judged by one without it. Of an
+    embedding as many numbers count as the model keeps, `width`, or all.
     """
 
-    def __init__(self, tasks: Sequence[JudgedTask], table: TextTable, seed: int) -> None:
+    def __init__(
+        self, tasks: Sequence[JudgedTask], table: TextTable, seed: int, width: int | None = None
+    ) -> None:
         self.tasks = {task.name: task for task in tasks}
-        self.table, self.seed = table, seed
+        self.table, self.seed, self.width = table, seed, width
         self.rows = {task.name: table.rows(task.measure.texts) for task in tasks}
 
     def names(self, side: Side) -> list[str]:
@@ -112,7 +115,7 @@ class Judge:
             values = embeddings[rows]
             if documents is not None and task.asking:
                 values[task.asking :] = documents[rows[task.asking :]]
-            items[name] = task.measure.items(values)
+            items[name] = task.measure.items(values[:, : self.width])
         return items
 
     def correction(self, embeddings: Tensor, documents: Tensor) -> Correction:

@@ -60,10 +60,15 @@ class _Search:
         self.live, self.settings = live, settings
         self.table = TextTable([text for task in tasks for text in task.texts])
         warn_of_long(live, self.table.texts)
+        # a correction is of whole embeddings: they are cut when they are judged
+        self.width, live.width = live.width, None
         self.embedder = Embedder(live, self.table.texts)
         self.names = [vector.name for vector in live.vectors]
         self._embed_lines()
-        self.judge = Judge([self._by_teachers(task) for task in tasks], self.table, settings.seed_of_draws)
+        judged = [self._by_teachers(task) for task in tasks]
+        for task in judged:
+            task.measure.similarity = live.model.similarity_fn_name
+        self.judge = Judge(judged, self.table, settings.seed_of_draws, self.width)
         base = self.embedder.exactly(Place(self.first, 0.0))
         self.documents = base if settings.index == "base" else None
         ends = [self.embedded_again(Place(name, 1.0)) for name in self.names]
@@ -95,7 +100,7 @@ class _Search:
         places = [Place(name, 1.0) for name in self.names]
         if task.side == "general":
             places = [Place(self.first, 0.0)]
-        return task.by([self.embedder.exactly(place)[rows] for place in places])
+        return task.by([self.embedder.exactly(place)[rows, : self.width] for place in places])
 
     def exact(self, place: Place) -> Point:
         """A point by a forward pass."""

@@ -93,6 +93,28 @@ def check_works(folder: Path, model: Any) -> None:
         raise SelfposError(f"{folder} gives {outputs} that are not finite: its weights are damaged")
 
 
+def check_one_way(folder: Path, model: Any) -> None:
+    """Raise SelfposError where a Router of `model`, loaded from `folder`, has questions go another way."""
+    from sentence_transformers.base.modules import Router
+
+    for module in model.modules():
+        if isinstance(module, Router):
+            question, document = (_route(module, side) for side in ("query", "document"))
+            if question != document:
+                raise SelfposError(
+                    f"{folder} has a Router that sends questions through other modules than documents, and "
+                    "here all texts go one way: merge such models by a method that uses no data, such as "
+                    "average or linear, and score the merges with `selfpos eval-mteb`"
+                )
+
+
+def _route(router: Any, side: str) -> str | None:
+    """Which of its modules `router` sends texts of a side through."""
+    named = [router.route_mappings.get((side, modality)) for modality in ("text", None)]
+    by_itself = side if side in router.sub_modules else router.default_route
+    return next((route for route in named if route is not None), by_itself)
+
+
 def default_prompt(model: Any) -> str | None:
     """What `model`, loaded by sentence-transformers, sets before each text or pair unless told otherwise."""
     prompts: dict[str, str] = model.prompts or {}

@@ -63,11 +63,15 @@ class TaskMeasure:
     - pairs without labels: nDCG@10 of the second text among the second texts of all records;
     - with own candidates: mean average precision of each anchor's positives among its own texts.
 
+    Texts without labels are ranked by `similarity`.
+
     `texts` must be embedded to call `score`.
     """
 
     #: whether the base itself is the measure's optimum, so that every other point is below it
     of_base = False
+    #: what ranks candidates; `similarity_fn_name` of a model that ranks them otherwise
+    similarity = "cosine"
 
     def __init__(self, references: Measured, measured: Measured) -> None:
         self._measured, self._known_labels = measured, None
@@ -90,10 +94,13 @@ class TaskMeasure:
 
         With own candidates one value an anchor, in the order of their first records.
         """
-        units = torch.nn.functional.normalize(embeddings.detach().double(), dim=1).cpu().numpy()
         columns = self._measured.columns
+        ranked = self._measured.labels is None
+        rows = embeddings.detach().double()
+        if self.similarity == "cosine" or not ranked:
+            rows = torch.nn.functional.normalize(rows, dim=1)
         ends = np.cumsum([len(column) for column in (*columns, *self._candidates)])[:-1]
-        parts = np.split(units, ends)
+        parts = np.split(rows.cpu().numpy(), ends)
         first, others, candidates = parts[0], parts[1 : len(columns)], parts[len(columns) :]
         labels = None if self._measured.labels is None else self._measured.labels.numpy()
         if self._known_labels is not None and labels is not None:
@@ -101,9 +108,10 @@ class TaskMeasure:
         if labels is not None:
             return {"cosines": (first * others[0]).sum(1), "target": labels}
         if self._measured.own_candidates:
-            return {"precisions": _own_precisions(columns, parts)}
+            return {"precisions": _own_precisions(columns, parts, self.similarity)}
         texts = [text for column in (*columns[1:], *self._candidates) for text in column]
-        return {"gains": _gains(first, others[0], columns[1], np.concatenate([*others, *candidates]), texts)}
+        documents = np.concatenate([*others, *candidates])
+        return {"gains": _gains(first, others[0], columns[1], documents, texts, self.similarity)}
 
     def score_of(self, items: Mapping[str, NDArray], rows: NDArray | None) -> float:
         """The measure over the records `rows` (indices, repeats allowed), or over all."""
@@ -215,20 +223,20 @@ def _nearest_class(
     return hits
 
 
-def _own_precisions(columns: Sequence[Sequence[str]], parts: Sequence[NDArray]) -> NDArray:
+def _own_precisions(columns: Sequence[Sequence[str]], parts: Sequence[NDArray], similarity: str) -> NDArray:
     """Average precision of each distinct anchor's positives among its own texts; nan without a negative."""
     from sklearn.metrics import average_precision_score
 
     rows_of = rows_by(columns[0])
     precisions = np.full(len(rows_of), np.nan)
     for number, rows in enumerate(rows_of.values()):
-        cosines: dict[str, float] = {}
+        scores: dict[str, float] = {}
         for column, embeddings in zip(columns[1:], parts[1:], strict=False):
-            cosines |= {column[row]: float(parts[0][row] @ embeddings[row]) for row in rows}
+            scores |= {column[row]: _pairwise(parts[0][row], embeddings[row], similarity) for row in rows}
         positives = {columns[1][row] for row in rows}
-        labels = [text in positives for text in cosines]
+        labels = [text in positives for text in scores]
         if not all(labels):
-            precisions[number] = average_precision_score(labels, list(cosines.values()))
+            precisions[number] = average_precision_score(labels, list(scores.values()))
     return precisions
 
 
@@ -237,17 +245,41 @@ def _units(rows: NDArray) -> NDArray:
     return rows / np.maximum(lengths, 1e-12)
 
 
+DISTANCES = {"euclidean": "euclidean", "manhattan": "cityblock"}
+"""Similarities that are distances with a minus → what SciPy calls them."""
+
+
+def _pairwise(one: NDArray, other: NDArray, similarity: str) -> float:
+    if similarity in DISTANCES:
+        return float(_similarities(one[None], other[None], similarity)[0, 0])
+    return float(one @ other)
+
+
+def _similarities(rows: NDArray, others: NDArray, similarity: str) -> NDArray:
+    """Similarities (n, m); of cosines, `rows` and `others` are of length 1."""
+    from scipy.spatial.distance import cdist
+
+    return -cdist(rows, others, DISTANCES[similarity]) if similarity in DISTANCES else rows @ others.T
+
+
 def _gains(
-    anchors: NDArray, positives: NDArray, positive_texts: list[str], candidates: NDArray, texts: list[str]
+    anchors: NDArray,
+    positives: NDArray,
+    positive_texts: list[str],
+    candidates: NDArray,
+    texts: list[str],
+    similarity: str,
 ) -> NDArray:
     """1 / log2(1 + rank) of each anchor's positive among the distinct candidate texts, 0 beyond rank 10."""
     first: dict[str, int] = {}
     for index, text in enumerate(texts):
         first.setdefault(text, index)
     distinct = np.array(list(first.values()))
-    similarities = anchors @ candidates[distinct].T
-    to_positive = (anchors * positives).sum(1, keepdims=True)
+    similarities = _similarities(anchors, candidates[distinct], similarity)
     same = np.array([first[text] for text in positive_texts])[:, None] == distinct
+    to_positive = (anchors * positives).sum(1, keepdims=True)
+    if similarity in DISTANCES:
+        to_positive = np.take_along_axis(similarities, same.argmax(1)[:, None], axis=1)
     return _discounted(similarities, to_positive, same)
 
 

@@ -93,6 +93,20 @@ def test_pairs_by_ndcg_among_the_second_texts_of_both_parts() -> None:
     assert measure.score(embed(measure, VECTORS)) == pytest.approx((1 + 1 / math.log2(3)) / 2)
 
 
+@pytest.mark.parametrize(
+    ("similarity", "best"), [("cosine", "near"), ("dot", "long"), ("euclidean", "short")]
+)
+def test_candidates_are_ranked_by_the_similarity_of_the_model(similarity: str, best: str) -> None:
+    vectors = {"q": [1.0, 0.0], "near": [4.0, 0.1], "long": [9.0, 3.0], "short": [0.8, 0.4], "r": [0.0, 1.0]}
+    for candidate in ("near", "long", "short"):
+        others = [text for text in ("near", "long", "short") if text != candidate]
+        own = probe(PairTask(), anchor=["q"], positive=[candidate], negative=[others[0]])
+        known = probe(PairTask(), anchor=["r"], positive=[others[1]], negative=[others[1]])
+        measure = TaskMeasure(known.everything(), own.everything())
+        measure.similarity = similarity
+        assert (measure.score(embed(measure, vectors)) == 1) == (candidate == best)
+
+
 def test_a_text_that_occurs_twice_is_one_candidate() -> None:
     vectors = {"a": [1.0, 0], "b": [0.0, 1], "same": [1.0, 1.0]}
     own = probe(PairTask(), anchor=["a", "b"], positive=["same", "same"])
