@@ -17,6 +17,7 @@ from selfpos.data.sources import hash_records
 from selfpos.errors import MemoryBudgetError, OperationError, SelfposError, stopped
 from selfpos.merging import Plan, plan
 from selfpos.merging import merge as merge_folders
+from selfpos.merging.output.modules import check_measured_pooling
 from selfpos.merging.output.provenance import describe
 from selfpos.operations import Sources, add_card, located
 from selfpos.positioning.coefficients import Coefficients, read_coefficients, write_coefficients
@@ -149,7 +150,9 @@ def _planned_search(
     with a decision whether the vectors are separated.
     """
     tolerate = options.get("take_from") is not None
-    vectors = open_vectors(open_model(base), sources, tolerate=tolerate) if sources else []
+    opened = open_model(base)
+    check_measured_pooling(opened, options.get("pooling"))
+    vectors = open_vectors(opened, sources, tolerate=tolerate) if sources else []
     separate = bool(vectors) and options.get("output") != "adapter" and separates(vectors, settings)
     if separate:
         try:

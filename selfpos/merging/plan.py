@@ -19,7 +19,7 @@ from selfpos.errors import MemoryBudgetError, SelfposError, unknown
 from selfpos.merging.maths.thresholds import AT_ONCE, collected
 from selfpos.merging.method import Method, get_method
 from selfpos.merging.output.layout import OutputFile, gather_prompts, output_files, side_files
-from selfpos.merging.output.modules import check_pooling
+from selfpos.merging.output.modules import check_measured_pooling, check_pooling
 from selfpos.merging.settings import Settings, make_settings
 from selfpos.merging.stream import ProbeStatistics, open_statistics
 from selfpos.recipe.merging import MEGABYTE, MergeOptions
@@ -220,6 +220,8 @@ def _planned(
     frame = _frame(opened, vectors, merge_options.take_from)
     check_tokenizer(frame.path, frame.modules)
     check_pooling(frame, merge_options.pooling)
+    if chosen.probe:
+        check_measured_pooling(frame, merge_options.pooling)
     keys = _merged_keys(opened, frame, vectors)
     settings = make_settings(chosen, len(sources), merge_options.weights, merge_options.params, keys)
     _refuse_unmerged(opened, vectors, merge_options.take_from)

@@ -17,6 +17,8 @@ from selfpos.storage.networks import transformers_config
 TYPES = "sentence_transformers.models"
 WIDTHS = ("hidden_size", "dim", "d_model", "n_embd", "emb_dim")
 """What types of transformers call the length of a token's vector."""
+LOADED = "mean"
+"""How sentence-transformers pools a model without modules."""
 
 
 def check_pooling(frame: ModelFolder, pooling: str | None) -> None:
@@ -45,6 +47,17 @@ def check_pooling(frame: ModelFolder, pooling: str | None) -> None:
         )
     if pooling is not None:
         _width(frame.config(CONFIG), frame.path / CONFIG)
+
+
+def check_measured_pooling(frame: ModelFolder, pooling: str | None) -> None:
+    """Refuse a pooling that is not a plain model's in memory, for a method that embeds texts."""
+    if frame.is_plain and pooling not in (None, LOADED):
+        raise SelfposError(
+            f"the method embeds texts by {frame.path}, a plain transformers model, which "
+            f"sentence-transformers pools by {LOADED} and not {pooling}; write it with its modules first, "
+            f"and give that (selfpos merge --base BASE --vectors BASE --method average --pooling {pooling} "
+            "--out NEW)"
+        )
 
 
 def _embeds_itself(frame: ModelFolder) -> bool:
