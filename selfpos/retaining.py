@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,12 +23,14 @@ from selfpos.vectors.names import is_linear_map
 
 if TYPE_CHECKING:
     from selfpos.data.probe import ProbeTask
+    from selfpos.merging import Plan
     from selfpos.retention.front import Point
     from selfpos.retention.index import Correction
     from selfpos.retention.search import Retained
     from selfpos.storage.model_folder import ModelFolder
 
 FARTHEST = 0.5  # a fine-tune's change in lengths of the base; fine-tunes lie below .2, other models above 1
+FARTHEST_TABLE = 1.0  # of models that are nothing but tables, which are trained at higher rates
 
 
 def retain(
@@ -64,7 +66,7 @@ def retain(
     out = Path(out)
     refuse_existing(out)
     folder, sources = located(base, tuned)
-    planned = plan(folder, sources, "linear", out, **options)
+    planned = _planned(folder, sources, out, options)
     check_family(planned.base, sources)
     tasks = read_sides(planned.base, settings, partial(_held_out, sources), say)
     search_settings = PositioningSettings(separate=False, max_length=settings.max_length)
@@ -81,6 +83,22 @@ def retain(
     write_text(front, json.dumps(facts, indent=1) + "\n")
     _draw(facts, picture)
     return facts
+
+
+def _planned(folder: Path, sources: Sequence[Path], out: Path, options: Mapping[str, Any]) -> Plan:
+    """The plan of the merge. What --take-from or --pooling says elsewhere is another merge before this."""
+    try:
+        return plan(folder, sources, "linear", out, **options)
+    except SelfposError as error:
+        if "--pooling" in str(error):
+            first = "the base with its modules (selfpos merge --base BASE --vectors BASE --pooling mean"
+        elif "--take-from base" in str(error):
+            first = "it in the form of the base (selfpos merge --base BASE --vectors TUNED --take-from base"
+        else:
+            raise
+        raise type(error)(
+            f"{error}; retain has no such option: write {first} --method average --out NEW), and give NEW"
+        ) from None
 
 
 def front_files(out: Path) -> tuple[Path, Path]:
@@ -102,21 +120,23 @@ def _held_out(tuned: Sequence[Path]) -> dict[str, ProbeTask]:
 
 def check_family(base: ModelFolder, sources: Sequence[Path]) -> None:
     """Raise SelfposError for a fine-tune that has the base's weights, or lies too far from it to be one."""
-    length = sum(float(np.square(base.read_float32(key)).sum()) for key in _matrices(base))
+    matrices = [key for key in _mergeable(base) if is_linear_map(key, base.tensors[key].shape)]
+    compared, farthest = (matrices, FARTHEST) if matrices else (_mergeable(base), FARTHEST_TABLE)
+    length = sum(float(np.square(base.read_float32(key)).sum()) for key in compared)
     for vector in open_vectors(base, sources):
         moved = {key: float(tensor_gram([vector], key)[0, 0]) for key in vector.keys}
         if not any(moved.values()):
             raise SelfposError(f"{vector.source} has the weights of the base, so there is nothing to retain")
-        share = (sum(moved[key] for key in _matrices(base)) / length) ** 0.5
-        if share > FARTHEST:
+        share = (sum(moved[key] for key in compared) / length) ** 0.5 if length else 0.0
+        if share > farthest:
             raise SelfposError(
                 f"{vector.source} is no fine-tune of {base.path}: its matrices lie {share:.2f} of the base's "
-                f"own length away, and fine-tunes lie below {FARTHEST}; give the model it was trained from"
+                f"own length away, and fine-tunes lie below {farthest}; give the model it was trained from"
             )
 
 
-def _matrices(base: ModelFolder) -> list[str]:
-    return [key for key, entry in base.tensors.items() if entry.mergeable and is_linear_map(key, entry.shape)]
+def _mergeable(base: ModelFolder) -> list[str]:
+    return [key for key, entry in base.tensors.items() if entry.mergeable]
 
 
 def facts_of(retained: Retained, settings: RetainSettings) -> dict[str, Any]:

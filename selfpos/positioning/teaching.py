@@ -161,7 +161,8 @@ def _mean(agreements: Sequence[float]) -> float:
 def warn_of_long(live: LiveModel, texts: Sequence[str]) -> None:
     """A sentence where texts are longer than the model reads."""
     limit = live.model.max_seq_length
-    if not limit or not hasattr(live.model.tokenizer, "encode"):
+    # a StaticEmbedding reads texts of any length, by a tokenizer that cannot be called
+    if not limit or not hasattr(live.model.tokenizer, "encode") or not callable(live.model.tokenizer):
         return
     encoded = live.model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
     longer = sum(len(tokens) > limit for tokens in encoded)

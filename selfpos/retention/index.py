@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -52,15 +53,15 @@ def fit(embeddings: Tensor, targets: Tensor) -> tuple[Correction, Tensor]:
     so one solution serves all texts.
     """
     x, y = embeddings.double(), targets.double()
-    count, width = x.shape
+    texts, width = x.shape
     mean_x, mean_y = x.mean(0), y.mean(0)
     x, moved = x - mean_x, (y - mean_y) - (x - mean_x)
-    covariance = x.T @ x / count
+    covariance = x.T @ x / texts
     identity = torch.eye(width, dtype=torch.float64)
     factor = torch.linalg.cholesky(covariance + RIDGE * covariance.trace() / width * identity)
-    change = torch.cholesky_solve(x.T @ moved / count, factor)
+    change = torch.cholesky_solve(x.T @ moved / texts, factor)
     matrix = identity + change
-    leverages = (1 + torch.linalg.solve_triangular(factor, x.T, upper=False).square().sum(0)) / count
+    leverages = (1 + torch.linalg.solve_triangular(factor, x.T, upper=False).square().sum(0)) / texts
     residuals = (moved - x @ change) / (1 - leverages)[:, None]
     correction = Correction(matrix.float(), (mean_y - mean_x @ matrix).float())
     return correction, (y - residuals).float()
@@ -102,9 +103,16 @@ def add_correction(folder: Path, correction: Correction) -> None:
     if entries[-1]["type"].rpartition(".")[2] == "Normalize":
         added.append(("Normalize", st.Normalize()))
     for kind, module in added:
-        number = len(entries)
-        path = folder / f"{number}_{kind}"
-        path.mkdir(exist_ok=True)
+        # names and folders of the others need not be their numbers
+        taken = {entry["name"] for entry in entries}
+        free = next(
+            number
+            for number in count(len(entries))
+            if str(number) not in taken and not (folder / f"{number}_{kind}").exists()
+        )
+        path = folder / f"{free}_{kind}"
+        path.mkdir()
         module.save(str(path))
-        entries.append({"idx": number, "name": str(number), "path": path.name, "type": f"{TYPES}.{kind}"})
+        entry = {"idx": len(entries), "name": str(free), "path": path.name, "type": f"{TYPES}.{kind}"}
+        entries.append(entry)
     write_text(folder / MODULES, json.dumps(entries, indent=2) + "\n")
