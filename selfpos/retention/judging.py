@@ -82,8 +82,8 @@ class Judge:
     """Judges embeddings (P, d) of the texts of `table`.
 
     With `documents`, embeddings by the base, the index is the base's: questions are asked of those. All other
-    embeddings may be corrected, and a text that the correction is fitted to is judged by one without it. Of an
-    embedding as many numbers count as the model keeps, `width`, or all.
+    embeddings may be corrected, and a text that the correction is fitted to is judged by one without it. The
+    first `width` numbers of an embedding count, those that the model keeps, or all.
     """
 
     def __init__(

@@ -15,9 +15,7 @@ from selfpos.retention.index import Correction, add_correction
 from tests.conftest import make_specialist, make_tiny_model
 from tests.helpers.adapters import edit_json
 from tests.helpers.command import CommandLine, said
-from tests.retention.test_retain import pair_file, retain, sentences, text_file, tuned
-
-__all__ = ["tuned"]  # a fixture
+from tests.helpers.retaining import pair_file, retain, sentences, text_file
 
 
 def test_a_correction_takes_no_folder_or_name_of_another_module(tiny_base: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 from pathlib import Path
 
@@ -21,39 +20,9 @@ from selfpos.retention.path import ALPHAS, Embedder, Place
 from selfpos.storage.manifest import read_manifest
 from selfpos.storage.model_folder import open_model
 from tests.conftest import make_specialist, make_tiny_model
-from tests.helpers.command import CommandLine, Done, said
+from tests.helpers.command import CommandLine, said
+from tests.helpers.retaining import pair_file, retain, text_file
 from tests.helpers.stand_ins import make_live, words
-
-
-def sentences(count: int, seed: int, length: int = 12) -> list[str]:
-    rng = random.Random(seed)
-    return [" ".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(length)) for _ in range(count)]
-
-
-def text_file(folder: Path, name: str, seed: int, count: int = 60) -> Path:
-    file = folder / f"{name}.txt"
-    file.write_text("\n".join(sentences(count, seed)), encoding="utf-8")
-    return file
-
-
-def pair_file(folder: Path, name: str, seed: int, count: int = 60) -> Path:
-    """Questions and answers that share most of their letters."""
-    file = folder / f"{name}.jsonl"
-    lines = []
-    for number, text in enumerate(sentences(count, seed)):
-        answer = text[: -2 * (1 + number % 4)]
-        lines.append(json.dumps({"query": text, "positive": answer}))
-    file.write_text("\n".join(lines), encoding="utf-8")
-    return file
-
-
-def retain(selfpos: CommandLine, base: Path, tuned: list[Path], out: Path, *words: str | Path) -> Done:
-    return selfpos("retain", base, *tuned, "--out", out, "--device", "cpu", *words)
-
-
-@pytest.fixture
-def tuned(tiny_base: Path, tmp_path: Path) -> Path:
-    return make_specialist(tiny_base, tmp_path / "tuned", seed=5, size=0.006)
 
 
 def test_what_lies_between_embedded_points_is_interpolated(tiny_base: Path, tuned: Path) -> None:

@@ -12,7 +12,7 @@ from selfpos.errors import SelfposError
 from selfpos.recipe import RetainSettings
 from selfpos.retention.sources import read_side, read_sides
 from selfpos.storage.model_folder import open_model
-from tests.retention.test_retain import pair_file, sentences
+from tests.helpers.retaining import pair_file, sentences
 
 
 def read(base: Path, word: str, side: str = "domain") -> tuple[set[str], str]:
