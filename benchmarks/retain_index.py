@@ -79,8 +79,7 @@ def measured(domain: str, seed: int, options: argparse.Namespace) -> dict[str, A
     return row | {
         "alpha": place.alpha,
         "ramp": place.ramp,
-        "corrected": chosen.correction is not None,
-        "kept": share(place, chosen.correction or _as_they_are),
+        "kept": share(place, chosen.correction),
         "without the correction": share(place, _as_they_are),
         "embedded again": (again.scores[domain] - base.scores[domain]) / gain,
     }

@@ -147,7 +147,7 @@ def facts_of(retained: Retained, settings: RetainSettings) -> dict[str, Any]:
     def row(point: Point) -> dict[str, Any]:
         place = point.place
         return {
-            "line": place.line, "alpha": place.alpha, "ramp": place.ramp, "corrected": place.corrected,
+            "line": place.line, "alpha": place.alpha, "ramp": place.ramp,
             "domain": scale.mean(point, "domain"), "general": scale.mean(point, "general"),
             "kept": scale.kept(point), "undone": scale.undone(point) if scale.forgot else None,
             "scores": point.scores,

@@ -81,8 +81,8 @@ class PlainTask:
 class Judge:
     """Judges embeddings (P, d) of the texts of `table`.
 
-    With `documents`, embeddings by the base, the index is the base's: questions are asked of those. All other
-    embeddings may be corrected, and a text that the correction is fitted to is judged by one without it. The
+    With `documents`, embeddings by the base, the index is the base's: questions are asked of those, and all
+    other embeddings are corrected. A text that the correction is fitted to is judged by one without it. The
     first `width` numbers of an embedding count, those that the model keeps, or all.
     """
 
@@ -97,22 +97,22 @@ class Judge:
         """The tasks of one side."""
         return [name for name, task in self.tasks.items() if task.side == side]
 
-    def items(self, embeddings: Tensor, documents: Tensor | None = None, *, corrected: bool = False) -> Items:
+    def items(self, embeddings: Tensor, documents: Tensor | None = None) -> Items:
         """What each task's measure is computed from.
 
         Args:
             embeddings: of the texts of `table` at one point, (P, d).
             documents: the base's embeddings of them, (P, d), where its index is kept.
-            corrected: whether what is not a document is corrected towards that index.
         """
-        if documents is not None and corrected:
+        corrected = embeddings
+        if documents is not None:
             correction, without_each = self._fitted(embeddings, documents)
-            embeddings = correction(embeddings)
-            embeddings[self._fitted_to] = without_each
+            corrected = correction(embeddings)
+            corrected[self._fitted_to] = without_each
         items = {}
         for name, task in self.tasks.items():
             rows = self.rows[name]
-            values = embeddings[rows]
+            values = corrected[rows]
             if documents is not None and task.asking:
                 values[task.asking :] = documents[rows[task.asking :]]
             items[name] = task.measure.items(values[:, : self.width])

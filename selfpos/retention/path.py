@@ -9,7 +9,7 @@ embeddings are nearly linear in β.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -24,15 +24,11 @@ STEP = 0.2  # of the ramp's finite difference, in β
 
 @dataclass(frozen=True)
 class Place:
-    """A point on a line: α of its direction, and β, by how much more the last layer takes than the first.
-
-    Where the base's index is kept, its embeddings may be `corrected` towards that.
-    """
+    """A point on a line: α of its direction, and β, by how much more the last layer takes than the first."""
 
     line: str
     alpha: float
     ramp: float = 0.0
-    corrected: bool = False
 
 
 @dataclass
@@ -73,8 +69,7 @@ class Embedder:
 
     @torch.no_grad()
     def exactly(self, place: Place) -> Tensor:
-        """Embeddings (P, d) at a place, uncorrected, by a forward pass; those of the last place are kept."""
-        place = replace(place, corrected=False)
+        """Embeddings (P, d) at a place, by a forward pass; those of the last place are kept."""
         line = self.lines[place.line]
         if not place.ramp and place.alpha in line.known:
             return line.known[place.alpha]

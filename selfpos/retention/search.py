@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -116,35 +116,32 @@ class _Search:
 
     def judged(self, place: Place, embeddings: Tensor) -> Point:
         """A point from its embeddings."""
-        return self._point(place, self.judge.items(embeddings, self.documents, corrected=place.corrected))
+        return self._point(place, self.judge.items(embeddings, self.documents))
 
     def _point(self, place: Place, items: Items) -> Point:
         return Point(place, self.judge.scores(items), items)
 
     def candidates(self) -> list[Point]:
         """Points of all lines, and those with ramps around the best of them."""
-        kept = self.documents is not None
-        lines = (Place(name, alpha) for name in self.embedder.lines for alpha in GRID)
-        points = self.predicted(_forms(lines, kept))
+        points = self.predicted(Place(name, alpha) for name in self.embedder.lines for alpha in GRID)
         if self.settings.space == "line":
             return points
         best = max(points, key=self.scale.value).place
         nearest = min(ALPHAS[1:], key=lambda alpha: abs(alpha - best.alpha))
         self.embedder.add_ramp(Place(best.line, nearest))
         near = [alpha for alpha in GRID if alpha > 0 and abs(alpha - best.alpha) <= 0.17]
-        ramps = (
+        return points + self.predicted(
             Place(best.line, alpha, ramp)
             for alpha in near[::2]
             for ramp in RAMPS
             if alpha >= abs(ramp) / 2  # less would turn the change of some layers round
         )
-        return points + self.predicted(_forms(ramps, kept))
 
     def take(self, points: list[Point]) -> Point:
         """The point to take, embedded. One that does not hold what was predicted is left for the next."""
         if self.settings.alpha is not None:
             line = MEAN if MEAN in self.embedder.lines else self.first
-            return self.exact(Place(line, self.settings.alpha, corrected=self.documents is not None))
+            return self.exact(Place(line, self.settings.alpha))
         keep = self.settings.keep
         left = list(points)
         while True:
@@ -158,19 +155,11 @@ class _Search:
                     raise
 
 
-def _forms(places: Iterable[Place], index_kept: bool) -> Iterator[Place]:
-    """`places` as they are and, where the base's index is kept, corrected."""
-    for place in places:
-        yield place
-        if index_kept:
-            yield replace(place, corrected=True)
-
-
 def _may_hold(place: Place, failed: Place, keep: float | None) -> bool:
     """Whether `place` may hold where `failed` did not: on its line a promise is kept more easily near the
     base, and a share of the gain near the fine-tune.
     """
-    if (place.line, place.corrected) != (failed.line, failed.corrected):
+    if place.line != failed.line:
         return True
     return place.alpha > failed.alpha if keep else place.alpha < failed.alpha
 
@@ -212,8 +201,7 @@ def search(live: LiveModel, tasks: Sequence[JudgedTask | PlainTask], settings: R
     kept, undone = scale.intervals(chosen)
     index, correction = {}, None
     if run.documents is not None:
-        if chosen.place.corrected:
-            correction = scale.judge.correction(run.embedder.exactly(chosen.place), run.documents)
+        correction = scale.judge.correction(run.embedder.exactly(chosen.place), run.documents)
         index = {
             "fine-tune's questions, the base's documents": run.exact(Place(best, 1.0)),
             "new questions, all documents embedded again": run.embedded_again(chosen.place),

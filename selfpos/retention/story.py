@@ -15,12 +15,10 @@ def rows(facts: Facts) -> tuple[list[str], list[list[str]]]:
     lines = []
     for point in facts["front"]:
         name = "base" if point["alpha"] == 0 else (point["line"] if several else "")
-        if point.get("corrected"):
-            name = f"{name}, corrected" if name else "corrected"
         if point == facts["tuned"]:
             name = "fine-tune"
         if point == facts["chosen"]:
-            name = f"{name}, taken" if name in ("base", "fine-tune", "corrected") else "taken"
+            name = f"{name}, taken" if name in ("base", "fine-tune") else "taken"
         share = "–" if point["undone"] is None else f"{100 * point['undone']:.0f} %"
         lines.append(
             [
@@ -44,7 +42,6 @@ def sentences(facts: Facts) -> list[str]:
     said = [
         f"taken: α = {chosen['alpha']:.2f}"
         + (f" with a ramp of {chosen['ramp']:+.2f} over depth" if chosen["ramp"] else "")
-        + (", corrected towards the base's index by a last Dense module" if chosen.get("corrected") else "")
         + f", which keeps {100 * kept:.0f} % of the domain's gain ({100 * low:.0f} to {100 * high:.0f} %)"
     ]
     if facts["undone"] is None:
