@@ -254,7 +254,7 @@ class LiveModel:
         with saving, self.autocasting():
             outputs = self.model(dict(features))  # in which modules note what they find
         embeddings: Tensor = outputs["scores" if self.kind == RERANKER else "sentence_embedding"]
-        embeddings = embeddings[:, : self.width]
+        embeddings = embeddings[..., : self.width]
         return embeddings if self.autocast is None else embeddings.float()
 
     def autocasting(self) -> AbstractContextManager[None]:

@@ -76,6 +76,7 @@ class Results:
         return self.compared_to(None) if len(self.scored) > 1 else None
 
     def compared_to(self, baseline: str | None) -> Comparison:
+        """The differences to `baseline`, or to what `compare` takes for it; examples are resampled once."""
         return compare(self.scored, baseline=baseline, resampled=self._resampled)
 
     @cached_property

@@ -9,9 +9,9 @@ the end of the saved model applies it, and loads everywhere. A `Normalize` follo
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 import torch
@@ -53,15 +53,15 @@ def fit(embeddings: Tensor, targets: Tensor) -> tuple[Correction, Tensor]:
     so one solution serves all texts.
     """
     x, y = embeddings.double(), targets.double()
-    texts, width = x.shape
+    count, width = x.shape
     mean_x, mean_y = x.mean(0), y.mean(0)
     x, moved = x - mean_x, (y - mean_y) - (x - mean_x)
-    covariance = x.T @ x / texts
+    covariance = x.T @ x / count
     identity = torch.eye(width, dtype=torch.float64)
     factor = torch.linalg.cholesky(covariance + RIDGE * covariance.trace() / width * identity)
-    change = torch.cholesky_solve(x.T @ moved / texts, factor)
+    change = torch.cholesky_solve(x.T @ moved / count, factor)
     matrix = identity + change
-    leverages = (1 + torch.linalg.solve_triangular(factor, x.T, upper=False).square().sum(0)) / texts
+    leverages = (1 + torch.linalg.solve_triangular(factor, x.T, upper=False).square().sum(0)) / count
     residuals = (moved - x @ change) / (1 - leverages)[:, None]
     correction = Correction(matrix.float(), (mean_y - mean_x @ matrix).float())
     return correction, (y - residuals).float()
@@ -107,7 +107,7 @@ def add_correction(folder: Path, correction: Correction) -> None:
         taken = {entry["name"] for entry in entries}
         free = next(
             number
-            for number in count(len(entries))
+            for number in itertools.count(len(entries))
             if str(number) not in taken and not (folder / f"{number}_{kind}").exists()
         )
         path = folder / f"{free}_{kind}"
