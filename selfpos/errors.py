@@ -21,6 +21,17 @@ class SelfposError(Exception):
     exit_code = 2
 
 
+class OptionNeededError(SelfposError):
+    """Models that merge only with an option of `merge`, which other commands do not have.
+
+    `first` is the merge to run before such a command, whose output goes without the option.
+    """
+
+    def __init__(self, message: str, first: str) -> None:
+        super().__init__(message)
+        self.first = first
+
+
 class MemoryBudgetError(SelfposError):
     """A merge needs more memory than it may use."""
 

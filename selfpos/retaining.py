@@ -12,7 +12,7 @@ import numpy as np
 
 from selfpos.console import log
 from selfpos.data.sources import hash_records
-from selfpos.errors import SelfposError
+from selfpos.errors import OptionNeededError, SelfposError
 from selfpos.merging import merge as merge_folders
 from selfpos.merging import plan
 from selfpos.operations import Sources, add_card, located, probe_of
@@ -86,19 +86,11 @@ def retain(
 
 
 def _planned(folder: Path, sources: Sequence[Path], out: Path, options: Mapping[str, Any]) -> Plan:
-    """The plan of the merge. What --take-from or --pooling says elsewhere is another merge before this."""
+    """The plan of the merge. What an option says elsewhere is another merge before this."""
     try:
         return plan(folder, sources, "linear", out, **options)
-    except SelfposError as error:
-        if "--pooling" in str(error):
-            first = "the base with its modules (selfpos merge --base BASE --vectors BASE --pooling mean"
-        elif "--take-from base" in str(error):
-            first = "it in the form of the base (selfpos merge --base BASE --vectors TUNED --take-from base"
-        else:
-            raise
-        raise type(error)(
-            f"{error}; retain has no such option: write {first} --method average --out NEW), and give NEW"
-        ) from None
+    except OptionNeededError as error:
+        raise SelfposError(f"{error}; retain has no such option: write {error.first}, and give NEW") from None
 
 
 def front_files(out: Path) -> tuple[Path, Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,12 +31,12 @@ def probe_under(probe: Mapping[str, ProbeTask], settings: PositioningSettings) -
 
 
 def split_probe(
-    probe: Mapping[str, ProbeTask], held_out: float, seed: int, temperature: float
+    probe: Mapping[str, ProbeTask], held_out: float, seed: int, temperature: float, similarity: str = "cosine"
 ) -> tuple[dict[str, TaskProbe], dict[str, TaskProbe]]:
     """(search part, validation part) of every task; `held_out` is the share for validation, 0 for none.
 
     Records that share a text come into one part, as far as that leaves a validation part of half the size or
-    more, and batches in both.
+    more, and batches in both. Embeddings are compared by `similarity`.
     """
     if not probe:
         raise SelfposError("the probe set holds no task, so there is nothing to position by")
@@ -57,9 +58,10 @@ def split_probe(
         chosen = _validation_rows(task, order, kept) if kept else set()
         rows = [row for row in range(count) if row not in chosen]
         kind = PROBES[task.type.model_class]
-        search[name] = kind(name, task.type, task.dataset.select(rows), temperature)
+        make = partial(kind, name, task.type, temperature=temperature, similarity=similarity)
+        search[name] = make(task.dataset.select(rows))
         if kept:
-            validation[name] = kind(name, task.type, task.dataset.select(sorted(chosen)), temperature)
+            validation[name] = make(task.dataset.select(sorted(chosen)))
     return search, validation
 
 

@@ -158,12 +158,12 @@ class LiveModel:
             for handle in handles:
                 handle.remove()
 
-    def embed(self, texts: Sequence[str]) -> Tensor:
-        """Embeddings (len(texts), d) at the current weights. Texts of like length share a forward pass.
+    def embed(self, texts: Sequence[str], *, whole: bool = False) -> Tensor:
+        """Embeddings (len(texts), d) at the current weights, cut to what the model keeps unless `whole`.
 
-        Several processes share the work, and each gets all embeddings. Without gradients, the tokens of the
-        last texts are kept: a search embeds the same ones at many points. Of models with a similarity of
-        their own each process compares all.
+        Texts of like length share a forward pass. Several processes share the work, and each gets all
+        embeddings. Without gradients, the tokens of the last texts are kept: a search embeds the same ones at
+        many points. Of models with a similarity of their own each process compares all.
         """
         if self.kind in (SPARSE, MULTI_VECTOR):
             return self._compare(texts)
@@ -172,7 +172,7 @@ class LiveModel:
             # a batch of a step is small and is split evenly; a probe set is not
             chunks = processes.chunks(self.by_length(texts), CHUNK, even=True)
             mine = chunks[processes.rank :: processes.count]
-            embedded = [self.forward([texts[i] for i in chunk]) for chunk in mine]
+            embedded = [self._embeddings(self._features([texts[i] for i in chunk])) for chunk in mine]
         else:
             if self._tokenised is None or self._tokenised.texts != list(texts):
                 self._tokenised = self._tokenise(texts)
@@ -180,11 +180,12 @@ class LiveModel:
             with packed_layers(self.model):
                 embedded = [self._embeddings(features) for features in self._tokenised.features]
         if not embedded:  # fewer texts than processes: say at least how wide an embedding is
-            embedded = [self.forward(list(texts[:1]))[:0]]
+            embedded = [self._embeddings(self._features(list(texts[:1])))[:0]]
         parts = processes.gather(embedded, [len(chunk) for chunk in chunks])
         self.embedded += len(texts)
         order = torch.tensor([row for chunk in chunks for row in chunk], device=self.device)
-        return torch.cat(parts)[torch.argsort(order)]
+        rows = torch.cat(parts)[torch.argsort(order)]
+        return rows if whole else rows[..., : self.width]
 
     @torch.no_grad()
     def embed_by(self, model: int | None, texts: Sequence[str], *, keep: bool = False) -> Tensor:
@@ -240,7 +241,7 @@ class LiveModel:
 
     def forward(self, texts: list[str]) -> Tensor:
         """Embeddings of one padded batch of texts, with a graph where gradients are on."""
-        return self._embeddings(self._features(texts))
+        return self._embeddings(self._features(texts))[..., : self.width]
 
     def _features(self, texts: list[str]) -> dict[str, Any]:
         from sentence_transformers.util import batch_to_device
@@ -254,7 +255,6 @@ class LiveModel:
         with saving, self.autocasting():
             outputs = self.model(dict(features))  # in which modules note what they find
         embeddings: Tensor = outputs["scores" if self.kind == RERANKER else "sentence_embedding"]
-        embeddings = embeddings[..., : self.width]
         return embeddings if self.autocast is None else embeddings.float()
 
     def autocasting(self) -> AbstractContextManager[None]:

@@ -52,10 +52,16 @@ class TextTable:
 
 
 class TaskProbe:
-    """The probe records of one task, its batches, and its loss and measures on them."""
+    """The probe records of one task, its batches, and its loss and measures on them.
 
-    def __init__(self, name: str, task_type: Any, dataset: Dataset, temperature: float) -> None:
+    Embeddings are compared by `similarity`, the model's `similarity_fn_name`.
+    """
+
+    def __init__(
+        self, name: str, task_type: Any, dataset: Dataset, temperature: float, similarity: str = "cosine"
+    ) -> None:
         self.name, self.type, self.dataset, self.temperature = name, task_type, dataset, temperature
+        self.similarity = similarity
 
     @cached_property
     def loss(self) -> Any:
@@ -92,17 +98,17 @@ class TaskProbe:
         return Batch(self.name, columns, labels, getattr(self.type, "own_candidates", False))
 
     def smooth(self, batch: Batch, temperature: float) -> SmoothMeasure:
-        """What a search minimises on `batch`; cosines are divided by the temperature."""
-        return smooth_measure(batch, temperature)
+        """What a search minimises on `batch`; similarities are divided by the temperature."""
+        return smooth_measure(batch, temperature, self.similarity)
 
     def measure_beside(self, known: Batch, batch: Batch) -> TaskMeasure:
         """The task's own measure on `batch`, where `known` records serve as candidates too."""
-        return TaskMeasure(known, batch)
+        return TaskMeasure(known, batch, self.similarity)
 
     def measure(self, batch: Batch) -> TaskMeasure:
         """The task's own measure on `batch`, judged by itself alone."""
         labels = None if batch.labels is None else batch.labels[:0]
-        return TaskMeasure(Batch(self.name, [[] for _ in batch.columns], labels), batch)
+        return TaskMeasure(Batch(self.name, [[] for _ in batch.columns], labels), batch, self.similarity)
 
     def loss_of(self, batch: Batch, embeddings: Sequence[Tensor]) -> Tensor:
         """The loss of `batch`, given the embeddings (n, d) of each of its columns; refused if not finite."""

@@ -32,7 +32,7 @@ from selfpos.positioning.teaching import Teaching, teach
 from selfpos.positioning.trajectory import Trajectory
 from selfpos.positioning.verdict import Rival
 from selfpos.recipe import PositioningSettings
-from selfpos.storage.model_class import EMBEDDER, class_of
+from selfpos.storage.model_class import EMBEDDER, class_of, similarity_of
 from selfpos.storage.model_folder import open_model
 from selfpos.tasks.texts import TEXTS
 from selfpos.tasks.types.classes import for_class
@@ -108,7 +108,7 @@ def check(
             f"texts without labels have no loss for search {settings.search}: use search linearised, that of "
             "method self-positioning"
         )
-    search, validation = _split(probe, settings, seed)
+    search, validation = _split(probe, settings, seed, "cosine")  # whatever the model compares by
     if settings.search == "linearised":
         labelled = {name: task for name, task in search.items() if task.type is not TEXTS}
         check_records(labelled, settings.temperature, seed)
@@ -143,7 +143,9 @@ def probe_for(base: Path, probe: Mapping[str, ProbeTask]) -> dict[str, ProbeTask
     }
 
 
-def _split(probe: Mapping[str, ProbeTask], settings: PositioningSettings, seed: int) -> Parts:
+def _split(
+    probe: Mapping[str, ProbeTask], settings: PositioningSettings, seed: int, similarity: str
+) -> Parts:
     """The search part and the validation part. A probe that does not fit the settings is refused."""
     for name in settings.ratios:
         if name not in probe:
@@ -153,14 +155,14 @@ def _split(probe: Mapping[str, ProbeTask], settings: PositioningSettings, seed: 
             )
     searched = probe_under(probe, settings)
     if settings.search == "linearised":
-        return split_probe(searched, 0.0, seed, settings.temperature)
+        return split_probe(searched, 0.0, seed, settings.temperature, similarity)
     changed = [name for name in probe if searched[name].type is not probe[name].type]
     if changed and settings.validation:
         raise SelfposError(
             f"sts_loss infonce leaves the pairs of task {changed[0]} no grade to be measured by: "
             "it goes with 'validation: 0'"
         )
-    return split_probe(searched, settings.validation, seed, settings.temperature)
+    return split_probe(searched, settings.validation, seed, settings.temperature, similarity)
 
 
 def position(
@@ -201,7 +203,7 @@ def position(
     """
     if not sources:
         raise SelfposError("there is no task vector to position; give at least one fine-tuned model")
-    parts = _split(probe_for(base, probe), settings, seed)
+    parts = _split(probe_for(base, probe), settings, seed, similarity_of(base))
     for task in sharing_texts(*parts) if parts[1] else ():
         log.warning(
             "records of task %s share texts and could not be kept apart: "

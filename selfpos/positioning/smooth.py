@@ -158,17 +158,27 @@ def _standardised(embeddings: Tensor, count: int, others: Tensor) -> Tensor:
     return (cosines - among.mean()) / among.std().clamp_min(1e-6)
 
 
-def _spread(cosines: Tensor, judgeable: Tensor) -> Tensor:
-    """The standard deviation of those `cosines` that are `judgeable` from the mean of their row."""
+def _similarities(left: Tensor, right: Tensor, similarity: str) -> Tensor:
+    """The similarity (n, m) of embeddings (n, d) and (m, d), by sentence-transformers' name of it."""
+    if similarity in NORMS:
+        return -torch.cdist(left, right, p=NORMS[similarity])
+    if similarity == "cosine":
+        left, right = functional.normalize(left, dim=1), functional.normalize(right, dim=1)
+    return left @ right.T
+
+
+def _spread(similarities: Tensor, judgeable: Tensor) -> Tensor:
+    """The standard deviation of those `similarities` that are `judgeable` from the mean of their row."""
     counts = judgeable.sum(1, keepdim=True)
-    kept = torch.where(judgeable, cosines, 0)
-    gaps = torch.where(judgeable, cosines - kept.sum(1, keepdim=True) / counts.clamp_min(1), 0)
+    kept = torch.where(judgeable, similarities, 0)
+    gaps = torch.where(judgeable, similarities - kept.sum(1, keepdim=True) / counts.clamp_min(1), 0)
     return (gaps.square().sum() / counts.sum().clamp_min(1) + 1e-12).sqrt()
 
 
 class Ranking(SmoothMeasure):
-    """Pairs of an anchor and its positive: −log of the softmax of the positive's cosine among all texts but
-    other positives of the anchor.
+    """Pairs of an anchor and its positive: −log of the softmax of the positive's similarity among all texts
+    but other positives of the anchor. Cosines are taken as they are; other similarities have no scale, so
+    they are in units of their deviation from the anchor's mean.
 
     Attributes:
         candidates: which texts an anchor's positives are ranked among, (anchors, texts).
@@ -177,8 +187,10 @@ class Ranking(SmoothMeasure):
 
     anchor: Tensor
 
-    def __init__(self, columns: Sequence[Sequence[str]], temperature: float) -> None:
-        self.temperature = temperature
+    def __init__(
+        self, columns: Sequence[Sequence[str]], temperature: float, similarity: str = "cosine"
+    ) -> None:
+        self.temperature, self.similarity = temperature, similarity
         anchors, positives = columns[0], columns[1]
         answers = _by_anchor(anchors, positives)
         index = self._index(anchors, columns)
@@ -198,32 +210,38 @@ class Ranking(SmoothMeasure):
     def values(self, embeddings: Tensor, rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         """Of all `rows` with a negative. The candidates are those of all records."""
         rows = rows[self.candidates.any(1)[rows]]
-        units = functional.normalize(embeddings, dim=1)
-        cosines = units[: self.count] @ units[self.count :].T
-        cosines = cosines / (self._unit(cosines, others) * self.temperature)
+        similarities = _similarities(embeddings[: self.count], embeddings[self.count :], self.similarity)
+        similarities = similarities / (self._unit(similarities, others) * self.temperature)
         index = torch.full((self.count,), -1)
         index[rows] = torch.arange(len(rows))
         pairs = torch.nonzero(index[self.anchor] >= 0)[:, 0]
-        negative = cosines.masked_fill(~self.candidates, -torch.inf).logsumexp(1)[self.anchor[pairs]]
-        positive = cosines[self.anchor[pairs], self.positive[pairs]]
+        negative = similarities.masked_fill(~self.candidates, -torch.inf).logsumexp(1)[self.anchor[pairs]]
+        positive = similarities[self.anchor[pairs], self.positive[pairs]]
         costs = torch.logaddexp(positive, negative) - positive
         at = index[self.anchor[pairs]]
         sums = costs.new_zeros(len(rows)).index_add(0, at, costs)
         return rows, sums / torch.bincount(at, minlength=len(rows))
 
-    def _unit(self, cosines: Tensor, others: Tensor) -> Tensor | float:
-        return 1.0
+    def _unit(self, similarities: Tensor, others: Tensor) -> Tensor | float:
+        return 1.0 if self.similarity == "cosine" else self._deviation(similarities, others)
+
+    def _deviation(self, similarities: Tensor, others: Tensor) -> Tensor:
+        judgeable = self.candidates.clone()
+        judgeable[self.anchor, self.positive] = True
+        return _spread(similarities[others], judgeable[others])
 
 
 class Reranking(Ranking):
     """Questions with candidates of their own: the mean over a question's positives of −log of the softmax of
-    their cosine among its negatives.
+    their similarity among its negatives.
 
-    An order knows no scale, so cosines are in units of their deviation from the question's mean.
+    An order knows no scale, so similarities are in units of their deviation from the question's mean.
     """
 
-    def __init__(self, columns: Sequence[Sequence[str]], temperature: float) -> None:
-        self.temperature = temperature
+    def __init__(
+        self, columns: Sequence[Sequence[str]], temperature: float, similarity: str = "cosine"
+    ) -> None:
+        self.temperature, self.similarity = temperature, similarity
         answers = _by_anchor(columns[0], columns[1])
         texts = _by_anchor(columns[0], *columns[1:])
         index = self._index(list(answers), columns)
@@ -235,10 +253,8 @@ class Reranking(Ranking):
         self.candidates[self.anchor, self.positive] = False
         self.sharing = [{anchor, *answers_of} for anchor, answers_of in answers.items()]
 
-    def _unit(self, cosines: Tensor, others: Tensor) -> Tensor:
-        judgeable = self.candidates.clone()
-        judgeable[self.anchor, self.positive] = True
-        return _spread(cosines[others], judgeable[others])
+    def _unit(self, similarities: Tensor, others: Tensor) -> Tensor:
+        return self._deviation(similarities, others)
 
 
 class ScoredPairs(SmoothMeasure):
@@ -294,18 +310,21 @@ def _by_anchor(anchors: Sequence[str], *columns: Sequence[str]) -> dict[str, dic
 
 
 GRADED, LABELLED, CLASSES, RERANKED = 6.0, 4.0, 10.0, 10.0
-"""τ of cosines in units of a deviation, over the setting's."""
+"""τ of similarities in units of a deviation, over the setting's."""
+NORMS = {"euclidean": 2.0, "manhattan": 1.0}
+"""Similarities that are distances with a minus → the distance's norm."""
 
 
-def smooth_measure(records: Measured, temperature: float) -> SmoothMeasure:
-    """The smooth measure of `records` by their form, as `tasks.measure` takes the measure."""
+def smooth_measure(records: Measured, temperature: float, similarity: str = "cosine") -> SmoothMeasure:
+    """The smooth measure of `records` by their form, as `tasks.measure` takes the measure.
+
+    Texts without labels are ranked by `similarity`, the model's `similarity_fn_name`.
+    """
     columns, labels = records.columns, records.labels
     if labels is None:
-        return (
-            Reranking(columns, RERANKED * temperature)
-            if records.own_candidates
-            else Ranking(columns, temperature)
-        )
+        in_deviations = records.own_candidates or similarity != "cosine"
+        kind = Reranking if records.own_candidates else Ranking
+        return kind(columns, (RERANKED if in_deviations else 1) * temperature, similarity)
     if len(columns) == 1:
         return ClassMeans(columns[0], labels, CLASSES * temperature)
     if labels.is_floating_point():

@@ -46,9 +46,9 @@ class JudgedTask:
         return self.measure.texts
 
 
-def labelled(task: ProbeTask, side: Side, seed: int) -> JudgedTask:
-    """A task of records with labels, by its type's own measure."""
-    probe = TaskProbe(task.name, task.type, task.dataset, 1.0)
+def labelled(task: ProbeTask, side: Side, seed: int, similarity: str = "cosine") -> JudgedTask:
+    """A task of records with labels, by its type's own measure; texts are compared by `similarity`."""
+    probe = TaskProbe(task.name, task.type, task.dataset, 1.0, similarity)
     batch = probe.sample(RECORDS, seed)
     return JudgedTask(task.name, side, probe.measure(batch), batch.count if task.type.asks else 0)
 

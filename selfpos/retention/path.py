@@ -49,7 +49,9 @@ class Line:
 
 
 class Embedder:
-    """Embeds `texts` at places of some lines."""
+    """Embeds `texts` at places of some lines, whole where the model cuts embeddings: a correction is of whole
+    ones.
+    """
 
     def __init__(self, live: LiveModel, texts: Sequence[str]) -> None:
         self.live, self.texts = live, list(texts)
@@ -75,7 +77,7 @@ class Embedder:
             return line.known[place.alpha]
         if self._last is None or self._last[0] != place:
             self.live.set_coefficients(self.table(place))
-            self._last = place, self.live.embed(self.texts).float().cpu()
+            self._last = place, self.live.embed(self.texts, whole=True).float().cpu()
         if not place.ramp:
             line.known[place.alpha] = self._last[1]
         return self._last[1]

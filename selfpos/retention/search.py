@@ -60,14 +60,11 @@ class _Search:
         self.live, self.settings = live, settings
         self.table = TextTable([text for task in tasks for text in task.texts])
         warn_of_long(live, self.table.texts)
-        # a correction is of whole embeddings: they are cut when they are judged
-        self.width, live.width = live.width, None
+        self.width = live.width  # of an embedding, when it is judged
         self.embedder = Embedder(live, self.table.texts)
         self.names = [vector.name for vector in live.vectors]
         self._embed_lines()
         judged = [self._by_teachers(task) for task in tasks]
-        for task in judged:
-            task.measure.similarity = live.model.similarity_fn_name
         self.judge = Judge(judged, self.table, settings.seed_of_draws, self.width)
         base = self.embedder.exactly(Place(self.first, 0.0))
         self.documents = base if settings.index == "base" else None
@@ -203,7 +200,7 @@ def search(live: LiveModel, tasks: Sequence[JudgedTask | PlainTask], settings: R
     if run.documents is not None:
         correction = scale.judge.correction(run.embedder.exactly(chosen.place), run.documents)
         index = {
-            "fine-tune's questions, the base's documents": run.exact(Place(best, 1.0)),
+            "fine-tune's questions, corrected, the base's documents": run.exact(Place(best, 1.0)),
             "new questions, all documents embedded again": run.embedded_again(chosen.place),
         }
     table = run.embedder.table(chosen.place).tolist()

@@ -18,6 +18,7 @@ from selfpos.data.sources import corpus_view, load_source
 from selfpos.data.texts import read_texts
 from selfpos.errors import SelfposError, nearest
 from selfpos.retention.judging import RECORDS, JudgedTask, PlainTask, labelled, texts_in, without_texts
+from selfpos.storage.model_class import similarity_of
 from selfpos.tasks import TASKS, get_task
 from selfpos.tasks.task import SIDES, Prompts
 from selfpos.tasks.texts import TEXTS
@@ -59,7 +60,8 @@ def read_sides(
             "--index base needs a domain of questions and documents (a task type such as retrieval), and no "
             "domain task has them; give such records with --domain"
         )
-    return judged_tasks(domain, apart(domain, general, say), settings.seed_of_draws)
+    similarity = similarity_of(base.path)
+    return judged_tasks(domain, apart(domain, general, say), settings.seed_of_draws, similarity)
 
 
 def _check_count(source: str, task: ProbeTask) -> None:
@@ -193,16 +195,19 @@ def apart(
 
 
 def judged_tasks(
-    domain: Mapping[str, ProbeTask], general: Mapping[str, ProbeTask], seed: int
+    domain: Mapping[str, ProbeTask], general: Mapping[str, ProbeTask], seed: int, similarity: str = "cosine"
 ) -> list[JudgedTask | PlainTask]:
-    """The tasks that points are judged by. Names that both sides have are told apart."""
+    """The tasks that points are judged by. Names that both sides have are told apart.
+
+    Embeddings are compared by `similarity`, the model's `similarity_fn_name`.
+    """
     named = {
         name: replace(task, name=f"general {name}") if name in domain else task
         for name, task in general.items()
     }
     sides: tuple[tuple[Side, Mapping[str, ProbeTask]], ...] = (("domain", domain), ("general", named))
     return [
-        PlainTask.of(task, side) if task.type is TEXTS else labelled(task, side, seed)
+        PlainTask.of(task, side) if task.type is TEXTS else labelled(task, side, seed, similarity)
         for side, tasks in sides
         for task in tasks.values()
     ]

@@ -20,6 +20,8 @@ PYLATES_CLASS, PYLATES_MODULES = "ColBERT", "pylate"
 """What PyLate calls a MultiVectorEncoder, and the package of its modules."""
 PYLATES_DENSE = "pylate.models.Dense.Dense"
 """The module of PyLate that sentence-transformers reads as its own."""
+SIMILARITIES = {EMBEDDER: "cosine", SPARSE: "dot", MULTI_VECTOR: "maxsim"}
+"""Class → the similarity that sentence-transformers takes where the model says none."""
 STANFORDS_CLASS = "HF_ColBERT"
 """What config.json calls a ColBERT as Stanford's library stores it: plain, its projection in the file."""
 PACKAGES = {
@@ -54,6 +56,12 @@ def class_of(folder: Path) -> str:
             return name
     first = folder / modules[0].path
     return RERANKER if task_of(first) == "sequence-classification" else EMBEDDER
+
+
+def similarity_of(folder: Path) -> str:
+    """How the SentenceTransformer in `folder` compares embeddings, its `similarity_fn_name`."""
+    stated = read_json(folder / PROMPTS_CONFIG, missing_ok=True).get("similarity_fn_name")
+    return str(stated or SIMILARITIES[EMBEDDER])
 
 
 def check_embeds(folder: Path, *allowed: str) -> None:

@@ -63,18 +63,16 @@ class TaskMeasure:
     - pairs without labels: nDCG@10 of the second text among the second texts of all records;
     - with own candidates: mean average precision of each anchor's positives among its own texts.
 
-    Texts without labels are ranked by `similarity`.
+    Texts without labels are ranked by `similarity`, the model's `similarity_fn_name`.
 
     `texts` must be embedded to call `score`.
     """
 
     #: whether the base itself is the measure's optimum, so that every other point is below it
     of_base = False
-    #: what ranks candidates; `similarity_fn_name` of a model that ranks them otherwise
-    similarity = "cosine"
 
-    def __init__(self, references: Measured, measured: Measured) -> None:
-        self._measured, self._known_labels = measured, None
+    def __init__(self, references: Measured, measured: Measured, similarity: str = "cosine") -> None:
+        self._measured, self._known_labels, self._similarity = measured, None, similarity
         if measured.own_candidates:
             self._candidates = []
         elif measured.labels is None:
@@ -97,7 +95,7 @@ class TaskMeasure:
         columns = self._measured.columns
         ranked = self._measured.labels is None
         rows = embeddings.detach().double()
-        if self.similarity == "cosine" or not ranked:
+        if self._similarity == "cosine" or not ranked:
             rows = torch.nn.functional.normalize(rows, dim=1)
         ends = np.cumsum([len(column) for column in (*columns, *self._candidates)])[:-1]
         parts = np.split(rows.cpu().numpy(), ends)
@@ -108,10 +106,10 @@ class TaskMeasure:
         if labels is not None:
             return {"cosines": (first * others[0]).sum(1), "target": labels}
         if self._measured.own_candidates:
-            return {"precisions": _own_precisions(columns, parts, self.similarity)}
+            return {"precisions": _own_precisions(columns, parts, self._similarity)}
         texts = [text for column in (*columns[1:], *self._candidates) for text in column]
         documents = np.concatenate([*others, *candidates])
-        return {"gains": _gains(first, others[0], columns[1], documents, texts, self.similarity)}
+        return {"gains": _gains(first, others[0], columns[1], documents, texts, self._similarity)}
 
     def score_of(self, items: Mapping[str, NDArray], rows: NDArray | None) -> float:
         """The measure over the records `rows` (indices, repeats allowed), or over all."""

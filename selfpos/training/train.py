@@ -16,7 +16,7 @@ from selfpos.storage.atomic import fresh_folder, refuse_existing
 from selfpos.storage.hashing import content_hash
 from selfpos.storage.locate import display_name, hub_snapshot
 from selfpos.storage.manifest import write_manifest
-from selfpos.storage.model_class import class_of
+from selfpos.storage.model_class import class_of, similarity_of
 from selfpos.tasks import TaskType
 from selfpos.tasks.draws import gives_no_batch, why_no_batch
 from selfpos.tasks.task import Prompts, column_prompts, kept_prompts
@@ -282,7 +282,7 @@ class _Training:
                 for name, task in self.tasks.items()
                 if task.held_out is not None
             }
-            validator = Validator(held_out, settings.validation, checkpoints)
+            validator = Validator(held_out, settings.validation, checkpoints, similarity_of(self.base))
         with ExitStack() as stack:
             reporter = Reporter(self.name, checkpoints, settings.checkpoint_every, interruption, stack)
             callbacks = [validator, reporter] if validator else [reporter]

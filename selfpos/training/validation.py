@@ -31,11 +31,14 @@ if TYPE_CHECKING:
 BATCH = 64  # texts embedded at once: no activations are kept, so this takes little memory
 
 
-def task_measure(task_type: TaskType, dataset: Dataset, prompts: Prompts, records: int) -> TaskMeasure:
+def task_measure(
+    task_type: TaskType, dataset: Dataset, prompts: Prompts, records: int, similarity: str = "cosine"
+) -> TaskMeasure:
     """The measure of one task on at most `records` of its prepared validation records, or on all candidates
     of so many questions.
 
-    Of labelled texts every second record only teaches the classifier. Raises SelfposError where a reranker's
+    Of labelled texts every second record only teaches the classifier. Texts without labels are ranked by
+    `similarity`, the model's `similarity_fn_name`. Raises SelfposError where a reranker's
     records order nothing.
     """
     columns = task_type.texts_of(dataset.column_names)
@@ -58,7 +61,9 @@ def task_measure(task_type: TaskType, dataset: Dataset, prompts: Prompts, record
         references, measured = references[::2], references[1::2]
     parts = [dataset.select(part) for part in (references, measured)]
     texts = [Texts.of(part, columns, task_type.target, prompt_of, task_type.own_candidates) for part in parts]
-    return TaskMeasure(*texts) if task_type.model_class == EMBEDDER else SearchMeasure(texts[1])
+    if task_type.model_class != EMBEDDER:
+        return SearchMeasure(texts[1])
+    return TaskMeasure(texts[0], texts[1], similarity)
 
 
 def score(measure: TaskMeasure, model: Any) -> float:
@@ -78,9 +83,9 @@ def score(measure: TaskMeasure, model: Any) -> float:
 class Validator(TrainerCallback):
     """Measures every so many steps and after the last, and keeps the best state within the checkpoints.
 
-    `tasks` are each task's type, prepared validation records and prompts. A checkpoint holds all measurements
-    so far, and the best state in its folder `best`. The value of a state is the mean of the tasks' measures;
-    of equal ones the earlier is better.
+    `tasks` are each task's type, prepared validation records and prompts, `similarity` is the model's. A
+    checkpoint holds all measurements so far, and the best state in its folder `best`. The value of a state is
+    the mean of the tasks' measures; of equal ones the earlier is better.
     """
 
     def __init__(
@@ -88,8 +93,11 @@ class Validator(TrainerCallback):
         tasks: Mapping[str, tuple[TaskType, Dataset, Prompts]],
         settings: ValidationSettings,
         checkpoints: Checkpoints,
+        similarity: str,
     ) -> None:
-        self.measures = {name: task_measure(*task, settings.records) for name, task in tasks.items()}
+        self.measures = {
+            name: task_measure(*task, settings.records, similarity) for name, task in tasks.items()
+        }
         self.settings, self.checkpoints = settings, checkpoints
         self.history: list[dict[str, Any]] = []
         self.stopped = False

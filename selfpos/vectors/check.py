@@ -10,7 +10,7 @@ from typing import Any
 from selfpos.errors import SelfposError
 from selfpos.storage.file_kinds import CONFIG, PROMPTS_CONFIG, TRANSFORMER_CONFIG
 from selfpos.storage.manifest import mapping
-from selfpos.storage.model_class import EMBEDDER, MULTI_VECTOR, SPARSE, STANFORDS_CLASS, class_of
+from selfpos.storage.model_class import SIMILARITIES, STANFORDS_CLASS, class_of
 from selfpos.storage.model_folder import ModelFolder
 from selfpos.storage.networks import TRANSFORMERS, Network, architectures, router_config
 from selfpos.storage.numbers import TORCH
@@ -23,8 +23,6 @@ from selfpos.vectors.tokenizers import tokenizer_difference
 QUANTISED = {"F8_E4M3", "F8_E5M2", "I8", "U8"}
 PACKED = (".qweight", ".weight_packed")
 """How GPTQ, AWQ and compressed-tensors call weights of four bits, packed as int32."""
-SIMILARITIES = {EMBEDDER: "cosine", SPARSE: "dot", MULTI_VECTOR: "maxsim"}
-"""Class → the similarity that sentence-transformers takes where the model says none."""
 STANFORDS_FILE = "artifact.metadata"
 STANFORDS_FIELDS = {
     "query_token_id": "[unused0]",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selfpos.errors import SelfposError
+from selfpos.errors import OptionNeededError, SelfposError
 from selfpos.storage.file_kinds import ADAPTER, CONFIG, MODULES
 from selfpos.storage.inside import refuse_links_out
 from selfpos.storage.locate import hub_snapshot
@@ -135,7 +135,7 @@ def _open_vector(base: ModelFolder, source: Path, name: str, tolerate: bool) -> 
     compared = compare(base, folder)
     differences = list(compared.differences)
     if differences and not tolerate:
-        raise SelfposError(_refusal(base, folder, compared))
+        raise _refusal(base, folder, compared)
     lent = {key for key, kind in network_of_keys(base).items() if adapter and kind in TRANSFORMERS}
     stored = {key: part for key, part in compared.parts.items() if key not in lent}
     fitting = {key: part for key, part in (stored | moved).items() if key not in compared.misfits}
@@ -148,7 +148,7 @@ def _open_vector(base: ModelFolder, source: Path, name: str, tolerate: bool) -> 
     )
 
 
-def _refusal(base: ModelFolder, folder: ModelFolder, compared: Comparison) -> str:
+def _refusal(base: ModelFolder, folder: ModelFolder, compared: Comparison) -> SelfposError:
     """What does not fit, and the way on with it."""
     more = len(compared.differences) - SHOWN_DIFFERENCES
     shown = [*compared.differences[:SHOWN_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])]
@@ -156,14 +156,18 @@ def _refusal(base: ModelFolder, folder: ModelFolder, compared: Comparison) -> st
     for model in (base, folder):
         if any(not entry.mergeable for entry in model.tensors.values()) and (how := quantisation(model)):
             if "before it was quantised" in refused:
-                return refused
-            return f"{refused}; {model.path} is quantised ({how}): give it as it was before"
+                return SelfposError(refused)
+            return SelfposError(f"{refused}; {model.path} is quantised ({how}): give it as it was before")
     left = "merges all tensors"
     if compared.misfits:
         left = f"leaves {some_tensors(sorted(compared.misfits))} unmerged"
     elif compared.by_token:
         left = f"finds the rows of {some_tensors(sorted(compared.by_token))} by their tokens"
-    return f"{refused}; to go on with what the base has, which {left}, say --take-from base"
+    return OptionNeededError(
+        f"{refused}; to go on with what the base has, which {left}, say --take-from base",
+        first="it in the form of the base (selfpos merge --base BASE --vectors MODEL --method average "
+        "--take-from base --out NEW)",
+    )
 
 
 def _open_adapter(source: Path) -> ModelFolder:

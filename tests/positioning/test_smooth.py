@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -131,6 +132,27 @@ def test_reranking_looks_at_the_candidates_of_each_question() -> None:
     assert rows.tolist() == [1, 0]
     expected = [log_share(r["a"], [r["a"], r["z"]], unit), sum(first) / 2]
     assert values.tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("similarity", "compare"),
+    [
+        ("dot", lambda asked, text: float(asked @ text)),
+        ("euclidean", lambda asked, text: -float(np.linalg.norm(asked - text))),
+        ("manhattan", lambda asked, text: -float(np.abs(asked - text).sum())),
+    ],
+)
+def test_a_ranking_is_by_the_similarity_of_the_model(
+    similarity: str, compare: Callable[[np.ndarray, np.ndarray], float]
+) -> None:
+    measure = Ranking([["q", "r"], ["a", "b"], ["x", "x"]], TEMPERATURE, similarity)
+    embeddings = RNG.normal(size=(5, 6)) * RNG.uniform(1, 9, size=(5, 1))
+    similarities = [[compare(embeddings[row], embeddings[2 + text]) for text in range(3)] for row in range(2)]
+    unit = TEMPERATURE * spread(similarities)
+    expected = [log_share(similarities[row][row], similarities[row], unit) for row in range(2)]
+    for scale in (1.0, 30.0):  # an order knows no scale
+        _, values = measure.values(torch.tensor(scale * embeddings), torch.arange(2), torch.arange(2))
+        assert values.tolist() == pytest.approx(expected)
 
 
 def test_spreading_all_texts_alike_does_not_rerank_them_better() -> None:

@@ -85,8 +85,8 @@ def test_what_merge_has_an_option_for_is_another_merge_before(
     add_correction(corrected, Correction(torch.eye(16), torch.zeros(16)))
     sentence = said(retain(selfpos, tiny_base, [corrected], tmp_path / "out"))
     assert "its modules are Transformer + Pooling + Dense + Normalize + Dense + Normalize" in sentence
-    assert "selfpos merge --base BASE --vectors TUNED --take-from base --method average --out NEW" in sentence
+    assert "selfpos merge --base BASE --vectors MODEL --method average --take-from base --out NEW" in sentence
     plain = Path(shutil.copytree(tiny_base, tmp_path / "plain"))
     (plain / "modules.json").unlink()
     sentence = said(retain(selfpos, plain, [tuned], tmp_path / "out"))
-    assert "selfpos merge --base BASE --vectors BASE --pooling mean --method average --out NEW" in sentence
+    assert "selfpos merge --base BASE --vectors BASE --method average --pooling mean --out NEW" in sentence

@@ -102,8 +102,7 @@ def test_candidates_are_ranked_by_the_similarity_of_the_model(similarity: str, b
         others = [text for text in ("near", "long", "short") if text != candidate]
         own = probe(PairTask(), anchor=["q"], positive=[candidate], negative=[others[0]])
         known = probe(PairTask(), anchor=["r"], positive=[others[1]], negative=[others[1]])
-        measure = TaskMeasure(known.everything(), own.everything())
-        measure.similarity = similarity
+        measure = TaskMeasure(known.everything(), own.everything(), similarity)
         assert (measure.score(embed(measure, vectors)) == 1) == (candidate == best)
 
 

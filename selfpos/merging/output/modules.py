@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from selfpos.errors import SelfposError
+from selfpos.errors import OptionNeededError, SelfposError
 from selfpos.merging.output.layout import write_json
 from selfpos.storage.file_kinds import CONFIG, MODULES
 from selfpos.storage.manifest import mapping, read_json
@@ -40,10 +40,12 @@ def check_pooling(frame: ModelFolder, pooling: str | None) -> None:
             "--take-from VECTOR"
         )
     if frame.is_plain and not itself and pooling is None:
-        raise SelfposError(
+        raise OptionNeededError(
             f"{frame.path} is a plain transformers model: it has no modules.json and does not say how its "
             "token vectors are pooled; say it with --pooling (mean, cls, lasttoken or max), or take the "
-            "modules of a vector that has them with --take-from VECTOR"
+            "modules of a vector that has them with --take-from VECTOR",
+            first="the base with its modules (selfpos merge --base BASE --vectors BASE --method average "
+            "--pooling mean --out NEW)",
         )
     if pooling is not None:
         _width(frame.config(CONFIG), frame.path / CONFIG)
