@@ -19,6 +19,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -195,6 +196,7 @@ def judged(
     domain: str, seed: int, options: argparse.Namespace, folder: Path, rivals: Sequence[str]
 ) -> dict[str, Any]:
     """Every arm on the test records: shares of the gain kept and of the loss undone, and promises broken."""
+    from selfpos.errors import SelfposError
     from selfpos.retention.front import Point, Scale, choose
     from selfpos.retention.search import GRID
 
@@ -206,7 +208,8 @@ def judged(
     tolerant = Scale(test.tolerant, scale.base, scale.tuned)
     result = found["retain"]
     taken = {name: other.chosen for name, other in found.items()}
-    taken["retain, --keep .95"] = choose(result.scale, result.points, 0.95)
+    with suppress(SelfposError):  # a gain that the records do not show is no gain to keep
+        taken["retain, --keep .95"] = choose(result.scale, result.points, 0.95)
     taken["best on the domain"] = max(result.points, key=lambda point: result.scale.mean(point, "domain"))
     arms = {name: test.at(point.place.alpha, point.place.ramp) for name, point in taken.items()}
     arms |= {"fine-tune": sweep[1.0], "α = .5 (LM-Cocktail)": sweep[0.5]}
