@@ -10,37 +10,9 @@ import pytest
 from selfpos.errors import SelfposError
 from selfpos.positioning.objective import TextTable
 from selfpos.retention.front import Point, Scale, barriers, choose, front
-from selfpos.retention.judging import Judge, JudgedTask, Side
+from selfpos.retention.judging import Judge, JudgedTask
 from selfpos.retention.path import Place
-from selfpos.tasks.measure import TaskMeasure
-
-RECORDS = 400
-TASKS: dict[str, Side] = {"d": "domain", "g": "general", "h": "general"}
-
-
-class Hits(TaskMeasure):
-    """The mean of one value a record."""
-
-    def __init__(self) -> None:
-        self.texts = []
-
-    def score_of(self, items: dict[str, np.ndarray], rows: np.ndarray | None) -> float:
-        return float((items["hits"] if rows is None else items["hits"][rows]).mean())
-
-
-JUDGE = Judge([JudgedTask(name, side, Hits()) for name, side in TASKS.items()], TextTable([]), seed=0)
-
-
-def point(alpha: float, d: float, g: float, h: float = 0.8) -> Point:
-    """A point at which such shares of the records are right, the same ones first at every point."""
-    count = np.arange(RECORDS) / RECORDS
-    shares = dict(zip(TASKS, (d, g, h), strict=True))
-    items = {name: {"hits": (count < share).astype(float)} for name, share in shares.items()}
-    return Point(Place("tuned", alpha), JUDGE.scores(items), items)
-
-
-BASE, TUNED = point(0.0, 0.50, 0.80), point(1.0, 0.80, 0.60)
-SCALE = Scale(JUDGE, BASE, TUNED)
+from tests.helpers.fronts import BASE, JUDGE, RECORDS, SCALE, TUNED, Hits, point
 
 
 def test_shares_are_of_the_gain_and_of_the_loss() -> None:

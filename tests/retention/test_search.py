@@ -21,11 +21,11 @@ from selfpos.retention.path import Place
 from selfpos.retention.search import GRID, _Search, _shown, search
 from selfpos.retention.story import rows, sentences
 from selfpos.tasks.measure import TaskMeasure
-from tests.retention.test_front import BASE, SCALE, TUNED, point
+from tests.helpers.fronts import BASE, SCALE, TUNED, point
 
 
 def stub(**more: Any) -> Any:
-    """A search over the scores of `test_front`."""
+    """A search over points whose scores are known."""
     table = SimpleNamespace(table=lambda place: torch.zeros(1, 1), lines={"tuned": None})
     known = {"scale": SCALE, "settings": RetainSettings(), "embedder": table, "documents": None}
     return SimpleNamespace(**{**known, "embedded_again": lambda place: BASE, **more})
