@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from selfpos.retention.index import Correction, add_correction
+from selfpos.errors import SelfposError
+from selfpos.retention.index import Correction, add_correction, recorded_correction
 from tests.conftest import make_specialist, make_tiny_model
 from tests.helpers.adapters import edit_json
 from tests.helpers.command import CommandLine, said
@@ -31,6 +33,21 @@ def test_a_correction_takes_no_folder_or_name_of_another_module(tiny_base: Path,
     assert np.allclose(
         SentenceTransformer(str(folder), device="cpu").encode(texts), 2 * before + 1, atol=1e-5
     )
+
+
+def test_a_recorded_correction_is_the_one_of_its_hash(tiny_base: Path, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    made = Correction(torch.randn(16, 16, generator=generator), torch.randn(16, generator=generator))
+    numbers = made.matrix.numpy().tobytes() + made.bias.numpy().tobytes()
+    assert made.hash == hashlib.sha256(numbers).hexdigest()
+    folder = Path(shutil.copytree(tiny_base, tmp_path / "model"))
+    add_correction(folder, made)
+    read = recorded_correction(folder, made.hash)
+    assert torch.equal(read.matrix, made.matrix)
+    assert torch.equal(read.bias, made.bias)
+    other = Correction(made.matrix, made.bias + 1)
+    with pytest.raises(SelfposError, match="its last Dense module is not the correction"):
+        recorded_correction(folder, other.hash)
 
 
 @pytest.mark.slow

@@ -19,7 +19,6 @@ from selfpos.retention.index import RIDGE, fit
 from selfpos.retention.judging import Judge, JudgedTask
 from selfpos.retention.path import Place
 from selfpos.retention.search import GRID, _Search, _shown, search
-from selfpos.retention.story import rows, sentences
 from selfpos.tasks.measure import TaskMeasure
 from tests.helpers.fronts import BASE, SCALE, TUNED, point
 
@@ -89,35 +88,6 @@ def test_the_mean_of_the_fine_tunes_is_shown_and_no_point_twice() -> None:
 
 def _of(found: Point) -> tuple[dict[str, float], Any]:
     return found.scores, found.items
-
-
-def test_a_fine_tune_that_is_taken_whole_is_one_row() -> None:
-    base, tuned = (
-        {
-            "line": "t",
-            "alpha": alpha,
-            "ramp": 0.0,
-            "domain": 0.5,
-            "general": 0.5,
-            "kept": alpha,
-            "undone": None,
-        }
-        for alpha in (0.0, 1.0)
-    )
-    _, lines = rows({"front": [base, tuned], "base": base, "tuned": tuned, "chosen": tuned})
-    assert [line[0] for line in lines] == ["base", "fine-tune, taken"]
-
-
-@pytest.mark.parametrize(("worst", "possible"), [(-0.021, True), (0.0, False), (0.01, False)])
-def test_a_loss_that_may_be_is_said_where_there_may_be_one(worst: float, possible: bool) -> None:
-    facts = {
-        "chosen": {"alpha": 0.2, "ramp": 0.0}, "kept": (0.9, (0.8, 1.0)), "undone": None, "drops": [],
-        "worst": {"task": "g", "worst": worst}, "tolerated": {}, "warnings": [],
-    }  # fmt: skip
-    _, promise = sentences(facts)
-    assert promise.startswith("no general task is significantly below the base")
-    assert ("at worst 2.1 points, of g (95 % for all tasks together)" in promise) == possible
-    assert ("at worst" in promise) == possible
 
 
 class Seen(TaskMeasure):
