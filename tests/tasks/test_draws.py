@@ -57,6 +57,13 @@ def test_every_record_of_a_label_batch_has_a_positive_and_a_negative(
     assert all(labels[int(text)] == label for text, label in zip(batch["text"], batch["label"], strict=True))
 
 
+@pytest.mark.parametrize("size", [4, 6, 8])
+def test_a_label_batch_is_as_full_as_its_records_allow(size: int) -> None:
+    data = Dataset.from_dict({"text": list("abcdefgh"), "label": [0] * 4 + [1] * 4})
+    batch = get_task("classification").draw(data, size, torch.Generator().manual_seed(0))
+    assert len(set(batch["text"])) == size
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 29), st.integers(2, 8), st.integers(0, 99))
 def test_a_pair_batch_never_has_a_single_target(ones: int, size: int, seed: int) -> None:

@@ -229,11 +229,10 @@ def test_scores_are_brought_to_the_unit_interval() -> None:
     data = {"sentence1": list("abc"), "sentence2": list("xyz")}
     kind = get_task("sts")
     assert kind.prepare(Dataset.from_dict(data | {"score": [0, 2, 5]}), 0)["score"][:] == [0, 0.4, 1]
-    assert kind.prepare(Dataset.from_dict(data | {"score": [0.2, 0.5, 0.5]}), 0)["score"][:] == [
-        0.2,
-        0.5,
-        0.5,
-    ]
+    assert kind.prepare(Dataset.from_dict(data | {"score": [1, 2, 5]}), 0)["score"][:] == [0, 0.25, 1]
+    assert kind.prepare(Dataset.from_dict(data | {"score": [-1, 0, 1]}), 0)["score"][:] == [0, 0.5, 1]
+    within = [0.2, 0.5, 0.5]
+    assert kind.prepare(Dataset.from_dict(data | {"score": within}), 0)["score"][:] == within
 
 
 def test_inference_set_gives_triples_pairs_or_grades() -> None:
