@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from selfpos.evaluation.load import adapter_base, load_model
 from selfpos.evaluation.store import DiskStore, Key, MemoryStore, Store, kept_keys, key_of
 from selfpos.storage.hashing import REVISION_LENGTH, content_hash
 from selfpos.storage.locate import hub_snapshot
+from selfpos.version import versions_of
 
 # Bytes of embeddings kept in memory without a cache on disk: 200,000 embeddings of 384 numbers. Beyond it
 # texts are embedded again.
@@ -34,6 +33,8 @@ MEASURED = (
     *("max_tokens", "embed_dim", "similarity_fn_name", "framework"),
     *("n_embedding_parameters", "adapted_from", "loader", "model_type"),
 )
+# Whose versions are part of what cached tokens and embeddings are of.
+PACKAGES = ("sentence-transformers", "transformers")
 EncodeFunction = Callable[[list[str]], np.ndarray]
 INSTRUCTED, PLAIN = "InstructSentenceTransformerModel", "SentenceTransformerEncoderWrapper"
 # The prompts that sentence-transformers uses for a side, in the order in which it looks for them.
@@ -114,7 +115,7 @@ class Embedder:
         """The keys of the texts whose embeddings are in the cache. Nothing is written."""
         if self._cache is None:
             return set()
-        return kept_keys(self._cache / "embeddings", {**self._described(options), **_versions()})
+        return kept_keys(self._cache / "embeddings", {**self._described(options), **versions_of(*PACKAGES)})
 
     def close(self) -> None:
         for store in self._stores.values():
@@ -139,17 +140,12 @@ class Embedder:
         if (kind, options) not in self._stores:
             store: Store = MemoryStore(limit)
             if self._cache is not None and about is not None:
-                store = DiskStore(self._cache / kind, {**about, **_versions()})
+                store = DiskStore(self._cache / kind, {**about, **versions_of(*PACKAGES)})
             self._stores[kind, options] = store
         return self._stores[kind, options]
 
     def _described(self, options: EncodingOptions) -> dict[str, Any]:
         return {**self._about, "prompt": options.prompt, "side": options.side}
-
-
-@cache
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("sentence-transformers", "transformers")}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from selfpos.report import figures
 from selfpos.report.answer import findings
 from selfpos.report.results import Results, Search, make_table
 from selfpos.storage.atomic import refuse_existing, write_text
-from selfpos.version import __version__
+from selfpos.version import __version__, versions_of
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -87,7 +86,7 @@ def write_report(
         findings=findings(results),
         coefficients=_coefficients(results),
         pictures=pictures,
-        versions={"selfpos": __version__, **{name: version(name) for name in LIBRARIES}},
+        versions={"selfpos": __version__, **versions_of(*LIBRARIES)},
     )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -10,8 +10,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 from selfpos.errors import OperationError, SelfposError
 from selfpos.recipe import TrainingSettings
 from selfpos.storage.atomic import disk_refusal
+from selfpos.version import __version__, versions_of
 
 TENSORBOARD = "TENSORBOARD_LOGGING_DIR"
 PACKAGES = ("torch", "transformers", "sentence-transformers", "datasets", "accelerate", "peft", "tokenizers")
@@ -136,20 +135,12 @@ def environment(device: Any) -> dict[str, Any]:
     import torch
 
     name = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
+    own = {"python": platform.python_version(), "selfpos": __version__}
     return {
         "device": f"{device.type} ({name})",
         "threads": torch.get_num_threads(),
-        "versions": dict(_versions()),
+        "versions": own | versions_of(*PACKAGES),
     }
-
-
-@cache
-def _versions() -> dict[str, str]:
-    """Package → its version, from files of which each takes milliseconds."""
-    from selfpos.version import __version__
-
-    versions = {"python": platform.python_version(), "selfpos": __version__}
-    return versions | {package: version(package) for package in PACKAGES}
 
 
 def _peak_memory() -> int:
