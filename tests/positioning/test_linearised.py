@@ -8,6 +8,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -106,6 +108,7 @@ def test_a_probe_of_few_records_keeps_one_scale_and_says_how_many_would_do(
     assert "12 records of task pairs" in caplog.text
     assert f"{linearised.FEWEST} would be enough" in caplog.text
     assert math.isinf(search.pull)
+    assert search.units == search.losses(search.known["base"]), "tasks count in units of the base's values"
     assert torch.allclose(search.known["scale"], search.embed(point), atol=1e-6)  # no longer a parabola
     assert len({round(value, 9) for value in point[0].tolist()}) == 1
 
@@ -191,10 +194,37 @@ def test_embeddings_at_the_tuned_scale_follow_from_those_near_by(
     assert (search.known["scale"] - true).norm() < 0.2 * (true - near).norm()
 
 
+def test_a_parabola_through_the_base_and_a_scale_near_by_is_exact_where_embeddings_are_one() -> None:
+    start, slope, bend = torch.randn(3, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def at(scale: float) -> Tensor:
+        return start + slope * scale + bend * scale**2
+
+    around = SimpleNamespace(
+        minimise=lambda *_: (torch.tensor([[0.7]], dtype=torch.float64), 0.0),
+        predicted=lambda point: at(0.5) + (slope + bend) * (point - 0.5),  # the tangent at .5
+    )
+    search: Any = SimpleNamespace(
+        known={"base": at(0.0), "point": at(0.5)}, uniform=lambda scale: scale, value=lambda *_: 0.0
+    )
+    LinearisedSearch._tune_scale(search, around, torch.tensor([[0.5]]))  # type: ignore[arg-type]
+    assert search.scale == 0.7
+    assert torch.allclose(search.known["scale"], at(0.7))
+
+
 def test_a_larger_scale_is_tried_where_the_last_ones_fall_towards_it() -> None:
     assert linearised._falls_on({0.0: 1.0, 0.5: 0.8, 1.0: 0.65})
     assert linearised._falls_on({0.0: 1.0, 0.5: 0.9, 1.0: 0.7})  # ever faster
     assert not linearised._falls_on({0.0: 1.0, 0.5: 0.8, 1.0: 0.78})
+
+
+@pytest.mark.parametrize(
+    ("ratio", "reached", "factor"),
+    [(0.05, True, 0.25), (0.2, True, 0.5), (0.5, True, 1.0), (0.8, True, 2.0), (0.8, False, 1.0)],
+)
+def test_a_radius_follows_what_came_true_of_a_step(ratio: float, reached: bool, factor: float) -> None:
+    """Conn, Gould and Toint, algorithm 6.1.1; it grows only where the step went to the edge."""
+    assert linearised._next_radius(0.6, ratio, reached) == pytest.approx(0.6 * factor)
 
 
 def test_of_a_question_with_many_candidates_some_are_read() -> None:
@@ -267,6 +297,10 @@ def test_folds_keep_records_together_that_share_a_text_and_spread_labels() -> No
 
 
 def test_records_that_hang_together_are_parted_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    lone = [{str(row)} for row in range(12)]
+    assigned = assign_folds([{"same"}] * 8 + lone, None, 0, "task")  # two folds of twenty records
+    assert len(assigned[:8].unique()) == 1
+    assert not caplog.text
     assigned = assign_folds([{"same", str(row)} for row in range(20)], None, 0, "task")
     assert torch.bincount(assigned).tolist() == [4] * folds.FOLDS
     assert "records of task task share texts" in caplog.text

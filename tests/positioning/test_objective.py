@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from datasets import Dataset
@@ -9,9 +12,11 @@ from datasets import Dataset
 from selfpos.data.probe import ProbeTask
 from selfpos.errors import SelfposError
 from selfpos.positioning.draws import check_draws, probe_under, sharing_texts, split_probe
-from selfpos.positioning.objective import Balance
+from selfpos.positioning.objective import Balance, SearchProbe
+from selfpos.positioning.problem import Problem
 from selfpos.recipe import PositioningSettings
 from selfpos.tasks import get_task
+from selfpos.tasks.types.candidates import CandidatePairs
 from tests.helpers.stand_ins import words
 
 
@@ -125,6 +130,26 @@ def test_few_large_groups_are_kept_apart_where_both_parts_give_batches(probe: Pr
     check_draws(validation, 32)
 
 
+def test_of_a_rerankers_pairs_questions_with_a_common_right_answer_are_not_parted() -> None:
+    """A wrong candidate is the right answer to another question, and parts none."""
+    rows = [
+        {"query": f"question {n}", "positive": [f"answer {n // 2}"], "negative": ["no", f"wrong {n}"]}
+        for n in range(20)
+    ]
+    probe = ProbeTask("task", CandidatePairs(), Dataset.from_list(rows))
+    search, validation = split_probe({"task": probe}, 0.5, 0, 0.05)
+    held = set(validation["task"].dataset["query"])
+    assert len(held) == 10
+    assert all((f"question {n}" in held) == (f"question {n + 1}" in held) for n in range(0, 20, 2))
+    assert sharing_texts(search, validation) == []
+
+
+def test_a_task_that_gives_no_batch_is_named_before_the_search() -> None:
+    search, _ = split_probe({"crowded": CROWDED["all records share one text"]}, 0.0, 0, 0.05)
+    with pytest.raises(SelfposError, match=r"the probe of task crowded: a batch needs 2 .*; raise"):
+        check_draws(search, 32)
+
+
 def test_a_large_group_is_not_held_out_whole_where_small_ones_will_do() -> None:
     anchors = ["one"] * 60 + [f"question {number}" for number in range(140)]
     for seed in range(5):
@@ -146,3 +171,21 @@ def test_losses_are_weighed_in_units_of_the_bases() -> None:
     assert Balance({}, {"a": 2.0, "b": -4.0})(losses).item() == pytest.approx(0.875)
     assert Balance({}, {"a": 2.0, "b": 0.0}).value({"a": 3.0, "b": 1.0}) == pytest.approx(1.25)
     assert Balance({}, {"a": 2.0, "b": 4.0})({"a": losses["a"]}).item() == pytest.approx(1.5)
+
+
+def test_a_question_to_whose_texts_all_are_right_costs_nothing() -> None:
+    data = Dataset.from_dict({"anchor": ["q"], "positive": ["p"]})
+    probe = SearchProbe("lone", get_task("retrieval"), data, 0.05)
+    scores = torch.tensor([[3.0]], requires_grad=True)
+    loss = probe.loss_of(probe.everything(), [scores])
+    loss.backward()
+    assert loss.item() == 0
+    assert scores.grad is not None
+    assert not scores.grad.any()
+
+
+def test_a_mean_coefficient_is_weighed_by_the_length_that_a_tensor_has_of_the_vector() -> None:
+    table, shares = torch.tensor([[1.0, 0.0], [3.0, 4.0]]), torch.tensor([[0.25, 0.0], [0.75, 0.0]])
+    problem: Any = SimpleNamespace(table=lambda parameters: table, tensor_shares=shares)
+    found = Problem.mean_coefficients(problem, table)
+    assert found.tolist() == [2.5, 2.0], "a vector without any length has the plain mean"

@@ -12,7 +12,7 @@ import torch
 
 from selfpos.positioning import outcome
 from selfpos.positioning.folds import FOLDS
-from selfpos.positioning.outcome import _TaskCheck, _warn_of_idle, _warn_of_unhelped
+from selfpos.positioning.outcome import _intervals, _TaskCheck, _warn_of_idle, _warn_of_unhelped
 from selfpos.positioning.position import position
 from selfpos.positioning.verdict import Rival, TaskMeasures, compare, contributions, resampled, verdict
 from selfpos.recipe import PositioningSettings
@@ -182,6 +182,24 @@ def test_of_very_many_tasks_one_that_is_clearly_worse_is_found() -> None:
     assert TaskMeasures.below(measures, point, reference, 0) == ["task 7"]
 
 
+def test_a_task_that_the_base_taught_is_not_checked_and_those_after_it_are() -> None:
+    base = np.random.default_rng(0).random(100)
+    names = ("taught", "task")
+    measures = {name: Mean() for name in names}
+    measures["taught"].of_base = True
+    reference, lower = ({name: {"hits": values} for name in names} for values in (base, base - 0.1))
+    assert TaskMeasures.below(SimpleNamespace(measures=measures), lower, reference, 0) == ["task"]
+
+
+def test_the_interval_of_a_coefficient_is_the_jackknifes_over_five_folds() -> None:
+    by_fold = [torch.tensor([0.5 + change, 1.0]) for change in (-0.2, -0.1, 0.0, 0.1, 0.2)]
+    problem = SimpleNamespace(mean_coefficients=lambda parameters: parameters)
+    first, second = _intervals(problem, torch.tensor([0.7, 1.0]), by_fold)
+    half = 2.1318 * (4 / 5 * 0.1) ** 0.5  # Student's t of four degrees of freedom at .95; 0.1 = Σ change²
+    assert first == pytest.approx((0.7 - half, 0.7 + half), abs=1e-4)
+    assert second == pytest.approx((1.0, 1.0))
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_a_few_records_that_differ_show_neither_a_loss_nor_a_gain(count: int) -> None:
     higher = np.array([1.0] * count + [0.5] * (200 - count))
@@ -233,6 +251,8 @@ def test_a_task_that_no_vector_helps_and_a_vector_that_helps_none_get_a_sentence
     assert "no vector helps task task" in caplog.text
     caplog.clear()
     _warn_of_unhelped(SimpleNamespace(measures={"task": Mean()}), points | {"beta": items([0.9, 0.9])})
+    perfect = {"base": items([1.0, 1.0]), "alpha": items([1.0, 1.0]), "beta": items([0.9, 1.0])}
+    _warn_of_unhelped(SimpleNamespace(measures={"task": Mean()}), perfect)
     assert not caplog.text
     problem = SimpleNamespace(names=["alpha", "beta"])
     _warn_of_idle(problem, torch.tensor([0.8, -0.1]), [(0.5, 1.1), (-0.4, 0.2)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sentence_transformers import SentenceTransformer
 
 from selfpos.errors import SelfposError
 from selfpos.positioning import forecast
@@ -34,6 +35,16 @@ def test_a_search_that_memory_refuses_is_refused_before(
         forecast.forecast(
             tiny_base, tiny_specialists, {"pairs": pairs()}, PositioningSettings(), seed=0, device="cpu"
         )
+
+
+def test_memory_is_of_the_model_the_points_that_are_kept_and_their_derivatives(
+    tiny_base: Path, tiny_specialists: list[Path]
+) -> None:
+    settings = PositioningSettings()
+    said = forecast.forecast(tiny_base, tiny_specialists, {"pairs": pairs()}, settings, seed=0, device="cpu")
+    weights = sum(parameter.numel() for parameter in SentenceTransformer(str(tiny_base)).parameters())
+    embeddings = said.texts * 16  # numbers at one point, or of the derivatives by one of three coefficients
+    assert said.memory == 4 * (weights + (3 + forecast.KEPT) * embeddings) + forecast.BATCHES
 
 
 def test_rivals_cost_a_point_each_and_rounds_their_directions() -> None:

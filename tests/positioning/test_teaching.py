@@ -124,10 +124,15 @@ def test_a_specialist_of_noise_is_no_teacher(
     assert "specialist noise is not used as a teacher" in caplog.text
 
 
-def test_a_vector_that_changes_nothing_teaches_nothing(tiny_base: Path, tmp_path: Path) -> None:
-    same = make_specialist(tiny_base, tmp_path / "same", seed=1, size=0.0)
-    with pytest.raises(SelfposError, match="same and the base find the same similarities"):
-        position(tiny_base, [same], probe("same"), PositioningSettings(), seed=0, device="cpu")
+@pytest.mark.parametrize(
+    ("task", "who"), [("same", "same and the base"), (GENERAL, "same and twin and the base")]
+)
+def test_a_vector_that_changes_nothing_teaches_nothing(
+    tiny_base: Path, tmp_path: Path, task: str, who: str
+) -> None:
+    still = [make_specialist(tiny_base, tmp_path / name, seed=1, size=0.0) for name in ("same", "twin")]
+    with pytest.raises(SelfposError, match=f"task {task}: {who} find the same similarities"):
+        position(tiny_base, still, probe(task), PositioningSettings(), seed=0, device="cpu")
 
 
 def test_texts_with_the_name_of_no_vector_are_refused(tiny_base: Path, tiny_specialists: list[Path]) -> None:
