@@ -42,12 +42,12 @@ LabelNames = Mapping[str, list[str]]
 """Column → the names of its labels, by their numbers."""
 
 
-def kind_of(file: Path) -> str:
-    """The ending among `KINDS` of a file's name, before the one of its compression; empty for other files."""
+def kind_of(file: Path, kinds: Sequence[str] = KINDS) -> str:
+    """The ending among `kinds` of a file's name, before the one of its compression; empty for other files."""
     name = file.name.lower()
     for packed in COMPRESSED[1:]:
         name = name.removesuffix(packed)
-    return next((kind for kind in KINDS if name.endswith(kind)), "")
+    return next((kind for kind in kinds if name.endswith(kind)), "")
 
 
 def find(folder: Path, stem: str, endings: tuple[str, ...] = ENDINGS) -> Path | None:
@@ -96,6 +96,12 @@ def lines_of(file: Path) -> Iterator[str]:
     """The lines of a text file, plain or compressed. Raises SelfposError where it is damaged."""
     with _text(file) as stream:
         yield from _lines(file, stream)
+
+
+def whole_text(file: Path) -> str:
+    """A text file, plain or compressed, with \\n for line ends. Raises SelfposError where it is damaged."""
+    with _text(file) as stream:
+        return stream.read().replace("\r\n", "\n").replace("\r", "\n")
 
 
 @contextmanager

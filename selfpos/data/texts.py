@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ FEWEST = 32  # distinct texts: with fewer, a text has too few others to be compa
 MOST = 256  # texts that are taken of a source: they are compared pair by pair
 LINES = (".txt", ".text")
 DOCUMENTS = (*LINES, ".md", ".rst")
+SAVED = ("dataset_dict.json", "state.json")  # in a folder of `save_to_disk`
+ABOUT = re.compile(r"(readme|licen[cs]e)\b.*|dataset_infos\.json", re.IGNORECASE)  # of records, none itself
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ def read_texts(source: str, *, seed: int = 0, most: int = MOST, fewest: int = FE
     Args:
         source: `corpus`, the docstrings of the Python packages on this machine; a text file with one text a
             line; a file of records (JSON Lines, JSON, CSV, TSV, Parquet), whose text columns are taken; or a
-            folder: its `corpus` file in the BEIR layout, else all such files below it, where text files are
-            documents and each paragraph is a text.
+            folder: its `corpus` file in the BEIR layout, all splits of what `save_to_disk` wrote, else all
+            such files below it, where text files are documents and each paragraph is a text.
         seed: of the draw.
         most: texts to keep.
         fewest: distinct texts that there must be.
@@ -58,99 +60,140 @@ def read_texts(source: str, *, seed: int = 0, most: int = MOST, fewest: int = FE
         SelfposError: there is no such source, it is of no known kind, a file is damaged, or there are too few
             texts.
     """
-    blank = total = 0
+    reader = _Reader()
+    total = blank = other = 0
     distinct: dict[str, None] = {}
-    for text in _texts(source):
+    for value in reader.values(source):
         total += 1
-        words = " ".join(text.split())
-        blank += not words
+        words = " ".join(value.split()) if isinstance(value, str) else ""
+        other += not isinstance(value, str | None)
+        blank += not words and isinstance(value, str | None)
         if words:
             distinct.setdefault(words)
+    repeated = total - blank - other - len(distinct)
+    counts = ((blank, "blank"), (repeated, "repeated"), (other, "no texts but numbers or others"))
+    reasons = [f"{count:,} {reason}" for count, reason in counts if count]
+    left_out = f" (left out: {', '.join(reasons)})" if reasons else ""
     if len(distinct) < fewest:
         raise SelfposError(
-            f"{source} has {len(distinct)} distinct text{'s' * (len(distinct) != 1)}, and {fewest} are "
-            "needed; give more, or a larger source"
+            f"{source} has {len(distinct)} distinct text{'s' * (len(distinct) != 1)}{left_out}, and {fewest} "
+            "are needed; give more, or a larger source"
         )
     kept = list(distinct)
     if len(kept) > most:
         kept = [kept[row] for row in sorted(random.Random(seed).sample(range(len(kept)), most))]
     where = "the docstrings of the Python packages on this machine" if corpus_view(source) == "" else source
     count = f"{len(kept)} of {len(distinct):,}" if len(kept) < len(distinct) else str(len(kept))
-    repeated = total - blank - len(distinct)
-    reasons = [f"{n:,} {reason}" for n, reason in ((blank, "blank"), (repeated, "repeated")) if n]
-    left_out = f" (left out: {', '.join(reasons)})" if reasons else ""
-    return PlainTexts(kept, f"{count} texts of {where}{left_out}")
+    columns = f" ({' and '.join(reader.columns)})" if {*reader.columns} - {"text"} else ""
+    return PlainTexts(kept, f"{count} texts of {where}{columns}{left_out}")
 
 
-def _texts(source: str) -> Iterator[str]:
-    if corpus_view(source) == "":
-        from selfpos.data.corpus import load_corpus
+@dataclass
+class _Reader:
+    """Reads the texts of a source, and notes the columns that it takes."""
 
-        yield from (f"{entry.summary} {entry.body}" for entry in load_corpus().part("validation"))
-        return
-    path = Path(source).expanduser()
-    if path.is_file():
-        yield from _file_texts(path, paragraphs=False)
-    elif path.is_dir():
-        for file in _documents(path):
-            yield from _file_texts(file, paragraphs=True)
-    else:
-        raise SelfposError(f"there is no file or folder {path}; give texts, or 'corpus'")
+    columns: dict[str, None] = field(default_factory=dict)
+
+    def values(self, source: str) -> Iterator[Any]:
+        """Texts, and what stands in their place."""
+        if corpus_view(source) == "":
+            from selfpos.data.corpus import load_corpus
+
+            yield from (f"{entry.summary} {entry.body}" for entry in load_corpus().part("validation"))
+            return
+        path = Path(source).expanduser()
+        if path.is_file():
+            yield from self._of_file(path, paragraphs=False)
+        elif any((path / name).is_file() for name in SAVED):
+            for records in _saved(path):
+                yield from self._of_records(records, path)
+        elif path.is_dir():
+            for file in _documents(path):
+                yield from self._of_file(file, paragraphs=True)
+        else:
+            raise SelfposError(f"there is no file or folder {path}; give texts, or 'corpus'")
+
+    def _of_file(self, file: Path, *, paragraphs: bool) -> Iterator[Any]:
+        kind = files.kind_of(file, DOCUMENTS)
+        if kind:
+            content = files.whole_text(file)
+            whole = paragraphs or kind not in LINES
+            yield from re.split(r"\n\s*\n", content) if whole else content.removesuffix("\n").split("\n")
+        elif files.kind_of(file):
+            yield from self._of_records(_Records(file), file)
+        else:
+            kinds = ", ".join((*DOCUMENTS, *files.KINDS))
+            raise SelfposError(f"{file} is no file of texts; expected one that ends in {kinds}")
+
+    def _of_records(self, records: Iterable[dict[str, Any]], where: Path) -> Iterator[Any]:
+        """The texts of `records`, which are read twice."""
+        found: dict[str, bool] = {}  # column → whether it holds text
+        for record in records:
+            for name, value in record.items():
+                found[name] = found.get(name, False) or any(isinstance(item, str) for item in _items(value))
+        columns = _text_columns(found)
+        if found and not columns:
+            raise SelfposError(f"{where} has no column 'text'; found {', '.join(found)}; rename one")
+        self.columns |= dict.fromkeys(columns)
+        for record in records:
+            if columns == ["text"] and "title" in record:  # as BEIR has documents
+                yield passage_text(record)
+                continue
+            for column in columns:
+                yield from _items(record.get(column))
+
+
+@dataclass(frozen=True)
+class _Records:
+    """The records of a file, as often as they are asked for."""
+
+    file: Path
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return files.iter_records(self.file)
+
+
+def _saved(folder: Path) -> list[Dataset]:
+    """The splits in a folder of `save_to_disk`."""
+    from datasets import DatasetDict, load_from_disk
+
+    saved = load_from_disk(str(folder))
+    return list(saved.values()) if isinstance(saved, DatasetDict) else [saved]
 
 
 def _documents(folder: Path) -> list[Path]:
-    """The files of texts in `folder`: the corpus of a BEIR folder alone, else all of known kinds."""
+    """The files of texts in `folder`: the corpus of a BEIR folder alone, else all of known kinds; beside
+    records not what is about them.
+    """
     if (folder / MODULES).is_file():
         raise SelfposError(f"{folder} is a model; give a file or folder of texts")
     if corpus := files.find(folder, "corpus"):
         return [corpus]
     below = sorted(file for file in folder.rglob("*") if file.is_file())
     visible = [file for file in below if not any(part[0] == "." for part in file.relative_to(folder).parts)]
-    readable = [file for file in visible if file.name.lower().endswith((*DOCUMENTS, *files.ENDINGS))]
+    readable = [file for file in visible if files.kind_of(file, (*DOCUMENTS, *files.KINDS))]
+    if any(files.kind_of(file) and not ABOUT.fullmatch(file.name) for file in readable):
+        readable = [file for file in readable if not ABOUT.fullmatch(file.name)]
     if not readable:
-        kinds = ", ".join((*DOCUMENTS, *files.ENDINGS))
+        kinds = ", ".join((*DOCUMENTS, *files.KINDS))
         raise SelfposError(f"folder {folder} has no file of texts; expected files that end in {kinds}")
     return readable
 
 
-def _file_texts(file: Path, *, paragraphs: bool) -> Iterator[str]:
-    name = file.name.lower()
-    if name.endswith(DOCUMENTS):
-        try:
-            content = file.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            where = f"{error.reason} at byte {error.start}"
-            raise SelfposError(f"{file} is not text in UTF-8 ({where})") from None
-        whole = paragraphs or not name.endswith(LINES)
-        yield from re.split(r"\n\s*\n", content) if whole else content.splitlines()
-        return
-    columns: list[str] = []
-    record: dict[str, Any] = {}
-    for record in files.iter_records(file):
-        columns = columns or _text_columns(record)
-        if columns == ["text"] and "title" in record:  # as BEIR has documents
-            record = {"text": passage_text(record)}
-        for column in columns:
-            yield from _strings(record.get(column))
-    if record and not columns:
-        raise SelfposError(f"{file} has no column 'text'; found {', '.join(record)}; rename one")
-
-
-def _text_columns(record: dict[str, Any]) -> list[str]:
-    """The columns to take: `text` alone if it is there, else those that task types know, else the only one
-    that holds text.
+def _text_columns(found: dict[str, bool]) -> list[str]:
+    """The columns to take of those `found`, and whether they hold text: `text` alone if it is there, else
+    those that task types know, else the only one that holds text.
     """
     from selfpos.tasks import TASKS
 
-    if "text" in record:
+    if "text" in found:
         return ["text"]
     columns = [names for task in TASKS.values() for names in task.columns.items()]
     accepted = {name for column, names in columns if column not in ("label", "score") for name in names}
-    holding = [name for name, value in record.items() if any(True for _ in _strings(value))]
+    holding = [name for name, holds in found.items() if holds]
     return [name for name in holding if name.lower() in accepted] or (holding if len(holding) == 1 else [])
 
 
-def _strings(value: Any) -> Iterator[str]:
-    """The texts in one field: itself, or those of a list."""
-    values = value if isinstance(value, list) else [value]
-    yield from (item for item in values if isinstance(item, str))
+def _items(value: Any) -> list[Any]:
+    """What is in one field: itself, or the items of a list."""
+    return value if isinstance(value, list) else [value]

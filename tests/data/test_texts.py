@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from datasets import Dataset, DatasetDict
 
 from selfpos.data.corpus import load_corpus
 from selfpos.data.texts import read_texts
@@ -50,6 +51,49 @@ def test_records_give_the_column_text_or_those_that_tasks_know(tmp_path: Path) -
     packed = tmp_path / "d.jsonl.gz"
     packed.write_bytes(gzip.compress(lines([{"note": text} for text in WORDS]).encode()))
     assert read_texts(str(packed)).texts == WORDS, "the only text there is"
+
+
+def test_only_a_line_end_ends_a_text(tmp_path: Path) -> None:
+    """Others, as Unicode's and a form feed, stand within texts."""
+    texts = [f"{text}\u2028and\x85on\x0cand on" for text in WORDS]
+    read = read_texts(write(tmp_path / "a.txt", "\n".join(texts) + "\n"))
+    assert read.texts == [f"{text} and on and on" for text in WORDS]
+    assert read.description.endswith("a.txt")
+
+
+def test_a_compressed_text_file_is_read_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress("\n".join(WORDS).encode()))
+    assert read_texts(str(tmp_path / "a.txt.gz")).texts == WORDS
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "b.md.gz").write_bytes(gzip.compress("\n\n".join(WORDS).encode()))
+    assert read_texts(str(tmp_path / "docs")).texts == WORDS
+
+
+@pytest.mark.parametrize("first", [{"query": "q", "positive": None}, {"query": "q"}])
+def test_what_the_first_record_lacks_is_taken_of_the_others(tmp_path: Path, first: dict) -> None:
+    rows = [first, *({"query": f"q {text}", "positive": text} for text in WORDS)]
+    read = read_texts(write(tmp_path / "a.jsonl", lines(rows)))
+    assert read.texts == ["q", *(words for text in WORDS for words in (f"q {text}", text))]
+    assert read.description.endswith("a.jsonl (query and positive) (left out: 1 blank)")
+
+
+@pytest.mark.parametrize("splits", [False, True])
+def test_a_data_set_saved_to_disk_gives_its_records(tmp_path: Path, splits: bool) -> None:
+    whole = Dataset.from_dict({"text": WORDS, "label": [1] * len(WORDS)})
+    halves = {"train": whole.select(range(9)), "test": whole.select(range(9, 40))}
+    (DatasetDict(halves) if splits else whole).save_to_disk(str(tmp_path / "set"))
+    assert read_texts(str(tmp_path / "set")).texts == WORDS
+
+
+def test_what_is_said_of_a_data_set_is_no_text_of_it(tmp_path: Path) -> None:
+    (tmp_path / "set" / "data").mkdir(parents=True)
+    Dataset.from_dict({"text": WORDS}).to_parquet(str(tmp_path / "set" / "data" / "train-0.parquet"))
+    for name in ("README.md", "LICENSE.txt"):
+        write(tmp_path / "set" / name, "about it\n\nand more")
+    write(tmp_path / "set" / "dataset_infos.json", json.dumps({"default": {"splits": {}}}))
+    assert read_texts(str(tmp_path / "set")).texts == WORDS
+    write(tmp_path / "docs" / "README.md", "\n\n".join(WORDS))
+    assert read_texts(str(tmp_path / "docs")).texts == WORDS, "a document as others"
 
 
 @pytest.mark.parametrize("mark", [";", "; with more; of them"])
@@ -109,11 +153,22 @@ def test_the_corpus_is_named_for_what_it_is() -> None:
     [
         ("few.txt", b"one\ntwo\n", "2 distinct texts, and 32 are needed"),
         ("none.txt", b"", "0 distinct texts"),
-        ("latin.txt", "é\n".encode("latin-1"), "not text in UTF-8"),
+        ("latin.txt", "é\n".encode("latin-1"), "is not UTF-8 .*; save it as UTF-8"),
         ("a.jsonl", b'{"id": 1, "n": 2}\n', "no column 'text'; found id, n"),
         ("b.jsonl", b'{"a": "x", "b": "y"}\n', "no column 'text'; found a, b"),
         ("c.jsonl", b"{", "is not JSON"),
-        ("d.docx", b"PK", "of no known kind"),
+        ("d.docx", b"PK", "is no file of texts; expected one that ends in .txt"),
+        (
+            "e.jsonl",
+            b'{"id": "x", "note": null}\n{"id": "y", "note": "z"}\n',
+            "no column 'text'; found id, note",
+        ),
+        ("f.csv", b"id,note\n1,\n2,z\n", "no column 'text'; found id, note"),
+        (
+            "g.jsonl",
+            b'{"text": 5}\n' * 40,
+            r"0 distinct texts \(left out: 40 no texts but numbers or others\)",
+        ),
     ],
 )
 def test_a_source_that_gives_no_texts_is_refused_in_a_sentence(
