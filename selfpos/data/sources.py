@@ -8,7 +8,7 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ import xxhash
 
 from selfpos.data import beir, tables
 from selfpos.data.card import label_names
-from selfpos.data.folders import known_splits, split_files
+from selfpos.data.folders import known_splits, names_of, split_files
 from selfpos.data.hub import HubAddress, answers_of_hub, commit_of, hub_address
 from selfpos.errors import SelfposError, nearest
 from selfpos.tasks.forms import PASSAGE, passage_text
@@ -284,10 +284,13 @@ class _Reader:
         from datasets import DatasetDict, load_from_disk
 
         if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
-            saved = load_from_disk(str(folder))
-            if isinstance(saved, DatasetDict) and self.split not in saved:
-                raise SelfposError(f"folder {folder} has no split '{self.split}'; found {', '.join(saved)}")
-            dataset = saved[self.split] if isinstance(saved, DatasetDict) else saved
+            dataset = load_from_disk(str(folder))
+            if isinstance(dataset, DatasetDict):
+                name = next((name for name in names_of(self.split) if name in dataset), None)
+                if name is None:
+                    raise _no_split(folder, self.split, dataset)
+                self._note_name(name)
+                dataset = dataset[name]
             return dataset.select_columns(self._choose(dataset.column_names))
         parts = beir.beir_files(folder, self.split)
         if all(parts.values()):
@@ -295,16 +298,15 @@ class _Reader:
         if of_split := split_files(folder, self.split):
             if of_split.languages:
                 self.remarks.append(f"languages {', '.join(of_split.languages)}")
-            if of_split.name != self.split:
-                self.remarks.append(f"split '{self.split}' is called {of_split.name} there")
+            self._note_name(of_split.name)
             return tables.read(of_split.files, label_names(folder), self._choose, self.window)
         if (folder / "qrels").is_dir():
             beir.read_beir(folder, parts)  # says what is missing
-        present = ", ".join(known_splits(folder)) or "no data files"
-        raise SelfposError(
-            f"folder {folder} has no split '{self.split}'; found {present}; name a split, or a file or "
-            "folder in it"
-        )
+        raise _no_split(folder, self.split, known_splits(folder))
+
+    def _note_name(self, split: str) -> None:
+        if split != self.split:
+            self.remarks.append(f"split '{self.split}' is called {split} there")
 
     def _beir_records(self, dataset: beir.Beir, where: Path | str) -> Dataset:
         """One record per relevant pair; for reranking one per query, with relevant and other documents."""
@@ -379,6 +381,13 @@ class _Reader:
                 self.seen.add(digest)
             kept.append(row)
         return dataset.select(kept) if len(kept) < len(dataset) else dataset
+
+
+def _no_split(folder: Path, split: str, found: Iterable[str]) -> SelfposError:
+    present = ", ".join(found) or "no data files"
+    return SelfposError(
+        f"folder {folder} has no split '{split}'; found {present}; name a split, or a file or folder in it"
+    )
 
 
 def _is_blank(value: Any) -> bool:

@@ -20,7 +20,7 @@ from selfpos.errors import SelfposError, nearest
 from selfpos.retention.judging import RECORDS, JudgedTask, PlainTask, labelled, texts_in, without_texts
 from selfpos.storage.model_class import similarity_of
 from selfpos.tasks import TASKS, get_task
-from selfpos.tasks.task import SIDES, Prompts
+from selfpos.tasks.task import ANOTHER, SIDES, Prompts
 from selfpos.tasks.texts import TEXTS
 from selfpos.vectors.check import side_prompt
 
@@ -67,7 +67,8 @@ def read_sides(
 def _check_count(source: str, task: ProbeTask) -> None:
     if len(task.records) < FEWEST:
         raise SelfposError(
-            f"{source} gives {len(task.records)} records of {task.name}, and {FEWEST} are needed"
+            f"{source} gives {len(task.records)} records for task {task.name}, and {FEWEST} are needed: "
+            "give more"
         )
 
 
@@ -109,7 +110,15 @@ def _read(
         folder = Path(data).expanduser()
         elsewhere = data.startswith("hub:") or corpus_view(data) is not None
         split = HELD_OUT if elsewhere or _has_validation(folder) else "train"
-        loaded = load_source(data, get_task(kind), split=split, limit=RECORDS, seed=seed)
+        try:
+            if not data:
+                raise SelfposError(f"'{word}' names no data: give {kind}=FILE")
+            loaded = load_source(
+                data, get_task(kind), split=split, limit=RECORDS, seed=seed, duplicates="drop"
+            )
+        except SelfposError as error:
+            fault, other_name, _ = str(error).partition(ANOTHER)
+            raise type(error)(fault + (other_name and "; rename one in the data")) from None
         trained_on = side == "domain" and split != HELD_OUT and folder.is_dir()
         warning = " (not held out: give a file of records that nobody trained on)" if trained_on else ""
         say(f"{loaded.description}{warning}")
@@ -206,8 +215,13 @@ def judged_tasks(
         for name, task in general.items()
     }
     sides: tuple[tuple[Side, Mapping[str, ProbeTask]], ...] = (("domain", domain), ("general", named))
-    return [
-        PlainTask.of(task, side) if task.type is TEXTS else labelled(task, side, seed, similarity)
-        for side, tasks in sides
-        for task in tasks.values()
-    ]
+    return [_judged(task, side, seed, similarity) for side, tasks in sides for task in tasks.values()]
+
+
+def _judged(task: ProbeTask, side: Side, seed: int, similarity: str) -> JudgedTask | PlainTask:
+    if task.type is TEXTS:
+        return PlainTask.of(task, side)
+    try:
+        return labelled(task, side, seed, similarity)
+    except SelfposError as error:
+        raise type(error)(f"{side} task {task.name}: {error}") from None

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from datasets import Dataset, DatasetDict
 
 from selfpos.errors import SelfposError
 from selfpos.recipe import RetainSettings
@@ -33,6 +34,58 @@ def test_the_validation_split_is_taken_wherever_a_folder_has_it(
     texts, said = read(tiny_base, f"retrieval={folder}")
     assert texts == set(sentences(60, 1))
     assert "not held out" not in said
+
+
+def test_the_validation_split_of_a_saved_data_set_may_have_another_name(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    parts = {
+        name: Dataset.from_json(str(pair_file(tmp_path, name, n))) for n, name in enumerate(("train", "dev"))
+    }
+    DatasetDict(parts).save_to_disk(str(tmp_path / "set"))
+    texts, said = read(tiny_base, f"retrieval={tmp_path / 'set'}")
+    assert texts == set(sentences(60, 1))
+    assert "split 'validation' is called dev there" in said
+
+
+def test_a_record_that_is_there_twice_counts_once(tiny_base: Path, tmp_path: Path) -> None:
+    """Copies would make every test as sure as if new records had said the same."""
+    once = pair_file(tmp_path, "once", 1)
+    twice = tmp_path / "twice.jsonl"
+    twice.write_text(f"{once.read_text()}\n" * 2)
+    said: list[str] = []
+    (task,) = read_side(
+        "general", [f"retrieval={twice}"], open_model(tiny_base), RetainSettings(), said.append
+    ).values()
+    assert len(task.records) == 60
+    assert said == [f"{twice}: 60 records (dropped: 60 that occur before)"]
+
+
+@pytest.mark.parametrize(
+    ("word", "content", "words"),
+    [
+        ("retrieval=", "", "'retrieval=' names no data: give retrieval=FILE"),
+        ("retrieval={}", '{"mine": "a", "positive": "b"}\n', "or premise; rename one in the data$"),
+        ("retrieval={}", '{"query": "a", "positive": "b"}\n' * 40, "gives 1 records for task a, and 32 are"),
+    ],
+)
+def test_records_that_are_refused_say_what_can_be_done_here(
+    tiny_base: Path, tmp_path: Path, word: str, content: str, words: str
+) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(content)
+    with pytest.raises(SelfposError, match=words):
+        read(tiny_base, word.format(file))
+
+
+def test_a_task_that_cannot_be_measured_is_named(tiny_base: Path, tmp_path: Path) -> None:
+    alike = tmp_path / "alike.jsonl"
+    alike.write_text("".join(json.dumps({"text": text, "label": "x"}) + "\n" for text in sentences(60, 2)))
+    settings = RetainSettings(
+        domain=[f"retrieval={pair_file(tmp_path, 'qa', 1)}"], general=[f"classification={alike}"]
+    )
+    with pytest.raises(SelfposError, match=r"^general task alike: .* at least 2 labels"):
+        read_sides(open_model(tiny_base), settings, dict, str)
 
 
 def test_the_validation_judgements_of_a_beir_folder_are_taken(tiny_base: Path, tmp_path: Path) -> None:
@@ -77,5 +130,7 @@ def test_too_few_records_that_finetune_held_out_are_refused(tiny_base: Path, tmp
         "domain", [f"retrieval={pair_file(tmp_path, 'qa', 1)}"], open_model(tiny_base), RetainSettings(), str
     )
     few = {name: type(task)(name, task.type, task.records.select(range(9))) for name, task in few.items()}
-    with pytest.raises(SelfposError, match="what was held out gives 9 records of qa, and 32 are needed"):
+    with pytest.raises(
+        SelfposError, match="what was held out gives 9 records for task qa, and 32 are needed"
+    ):
         read_sides(open_model(tiny_base), RetainSettings(), lambda: few, str)
