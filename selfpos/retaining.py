@@ -17,7 +17,7 @@ from selfpos.merging import merge as merge_folders
 from selfpos.merging import plan
 from selfpos.operations import Sources, add_card, located, probe_of
 from selfpos.recipe import PositioningSettings, RetainSettings
-from selfpos.storage.atomic import refuse_existing, write_text
+from selfpos.storage.atomic import refuse_existing, write_bytes, write_text
 from selfpos.vectors import open_vectors, tensor_gram
 from selfpos.vectors.names import is_linear_map
 
@@ -75,13 +75,16 @@ def retain(
     for sentence in retained.warnings:
         log.warning(sentence)
     facts = facts_of(retained, settings)
+    picture = _drawn(
+        facts
+    )  # which takes seconds, so before there is a folder that it would be missing beside
     merge_options = {**options, "weights": retained.weights, "provenance": {"retain": facts}}
     merge_folders(
         folder, sources, "linear", out, finish=partial(_finish, retained.correction), **merge_options
     )
-    front, picture = front_files(out)
-    write_text(front, json.dumps(facts, indent=1) + "\n")
-    _draw(facts, picture)
+    front_file, picture_file = front_files(out)
+    write_text(front_file, json.dumps(facts, indent=1) + "\n")
+    write_bytes(picture_file, picture)
     return facts
 
 
@@ -178,7 +181,7 @@ def _finish(correction: Correction | None, out: Path, folder: Path) -> None:
     add_card(out, folder)
 
 
-def _draw(facts: dict[str, Any], out: Path) -> None:
-    from selfpos.report.figures import retained_front, save
+def _drawn(facts: dict[str, Any]) -> bytes:
+    from selfpos.report.figures import png, retained_front
 
-    save(retained_front(facts), out)
+    return png(retained_front(facts))

@@ -16,6 +16,7 @@ from selfpos import retaining
 from selfpos.merging import merge
 from selfpos.positioning.coefficients import as_weights
 from selfpos.recipe import RetainSettings
+from selfpos.report import figures
 from selfpos.retention.path import ALPHAS, Embedder, Place
 from selfpos.storage.manifest import read_manifest
 from selfpos.storage.model_folder import open_model
@@ -245,6 +246,27 @@ def test_a_front_is_kept_by_the_verb_and_replaced_with_the_model_by_the_operatio
     facts = retaining.retain(tiny_base, [tuned], out, settings, say=str)
     assert json.loads(front.read_text()) == json.loads(json.dumps(facts))
     assert facts["chosen"]["alpha"] == 0.5
+
+
+@pytest.mark.parametrize("picture", [1, 2])
+def test_an_interrupt_while_pictures_are_drawn_leaves_nothing(
+    tiny_base: Path, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: int
+) -> None:
+    """A folder without its front would be refused by the same command."""
+    drawn = []
+
+    def interrupted(facts: object) -> None:
+        drawn.append(facts)
+        if len(drawn) == picture:
+            raise KeyboardInterrupt
+        return front(facts)
+
+    front = figures.retained_front
+    monkeypatch.setattr(figures, "retained_front", interrupted)
+    sides = {side: [str(text_file(tmp_path, side, n))] for n, side in enumerate(("domain", "general"))}
+    with pytest.raises(KeyboardInterrupt):
+        retaining.retain(tiny_base, [tuned], tmp_path / "out", RetainSettings(**sides, alpha=0.5), say=str)
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
 def test_two_rules_exclude_each_other(
