@@ -92,8 +92,8 @@ class _TaskCheck:
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         if tasks:
             log.warning(
-                "task %s is worse than at the base, and no point near by spares it: leave out a vector, or "
-                "raise the task's weight in positioning.ratios",
+                "task %s is worse than at the base or at one scale for all, and no point near by spares it: "
+                "leave out a vector, or raise the task's weight in positioning.ratios",
                 " and ".join(tasks),
             )
         return point, embeddings, by_fold
