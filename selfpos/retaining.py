@@ -18,7 +18,10 @@ from selfpos.merging import plan
 from selfpos.operations import Sources, add_card, located, probe_of
 from selfpos.recipe import PositioningSettings, RetainSettings
 from selfpos.storage.atomic import refuse_existing, write_bytes, write_text
+from selfpos.storage.file_kinds import TRANSFORMER_CONFIG
+from selfpos.storage.networks import TRANSFORMERS
 from selfpos.vectors import open_vectors, tensor_gram
+from selfpos.vectors.match import paired
 from selfpos.vectors.names import is_linear_map
 
 if TYPE_CHECKING:
@@ -68,6 +71,7 @@ def retain(
     folder, sources = located(base, tuned)
     planned = _planned(folder, sources, out, options)
     check_family(planned.base, sources)
+    _warn_of_shorter(planned.base, sources)
     tasks = read_sides(planned.base, settings, partial(_held_out, sources), say)
     search_settings = PositioningSettings(separate=False, max_length=settings.max_length)
     live = open_live(folder, sources, search_settings, settings.device)
@@ -128,6 +132,22 @@ def check_family(base: ModelFolder, sources: Sequence[Path]) -> None:
                 f"{vector.source} is no fine-tune of {base.path}: its matrices lie {share:.2f} of the base's "
                 f"own length away, and fine-tunes lie below {farthest}; give the model it was trained from"
             )
+
+
+def _warn_of_shorter(base: ModelFolder, sources: Sequence[Path]) -> None:
+    """A sentence for each fine-tune that reads more of a text than the base, whose limit the merge keeps."""
+    from selfpos.training.models import token_limit
+
+    for vector in open_vectors(base, sources):
+        for mine, theirs in paired(base, vector.folder):
+            kept = token_limit(base.path / mine.path)
+            read = token_limit(vector.source / theirs.path)
+            if mine.kind in TRANSFORMERS and kept and read and read > kept and not vector.folder.is_adapter:
+                log.warning(
+                    "%s reads %d tokens of a text, and the base %d, as the merged model will: give a copy of "
+                    "the base with max_seq_length %d in its %s where longer texts count",
+                    *(vector.source.name, read, kept, read, TRANSFORMER_CONFIG),
+                )
 
 
 def _mergeable(base: ModelFolder) -> list[str]:

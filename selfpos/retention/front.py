@@ -210,7 +210,8 @@ def choose(scale: Scale, points: Sequence[Point], keep: float | None) -> Point:
             raise SelfposError(
                 f"no point keeps {keep:.0%} of the domain's gain; the nearest, at α = "
                 f"{nearest.place.alpha:.2f}, keeps {scale.kept(nearest):.0%} "
-                f"({scale.surely_kept(nearest):.0%} less a standard error)"
+                f"({scale.surely_kept(nearest):.0%} less a standard error): ask for less, or give more of "
+                "the domain's records, which make the error smaller"
             )
         return max(holding, key=lambda point: scale.mean(point, "general"))
     ordered = [point for point in points if scale.kept(point) > LEAST]

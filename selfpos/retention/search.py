@@ -201,7 +201,7 @@ def search(live: LiveModel, tasks: Sequence[JudgedTask | PlainTask], settings: R
         correction = scale.judge.correction(run.embedder.exactly(chosen.place), run.documents)
         index = {
             "fine-tune's questions, corrected, the base's documents": run.exact(Place(best, 1.0)),
-            "new questions, all documents embedded again": run.embedded_again(chosen.place),
+            "new questions, not corrected, all documents embedded again": run.embedded_again(chosen.place),
         }
     table = run.embedder.table(chosen.place).tolist()
     by_tensor = dict(zip(live.keys, table, strict=True)) if chosen.place.ramp else None

@@ -249,6 +249,8 @@ def read_modules(folder: Path, *, plain: bool = False) -> tuple[Module, ...]:
                 f"make it a model with `selfpos merge --base {folder} --vectors {folder} --method average "
                 "--pooling mean --out NEW` (or cls, lasttoken, max)"
             )
+        elif inner := sorted(path.parent.name for path in folder.glob(f"*/{MODULES}")):
+            hint = f"; give a model in it: {', '.join(inner)}"
         raise SelfposError(f"{folder} is no sentence-transformers model: it has no modules.json{hint}")
     try:
         modules = tuple(_module(folder, item) for item in parse_json(read_text(file)))

@@ -94,7 +94,9 @@ def test_of_points_that_keep_the_promise_both_shares_together_decide() -> None:
 def test_a_share_of_the_gain_is_asked_for_at_the_least_loss() -> None:
     points = [BASE, point(0.2, 0.70, 0.79), point(0.5, 0.795, 0.74), point(0.7, 0.80, 0.70), TUNED]
     assert choose(SCALE, points, 0.95) is points[2]
-    with pytest.raises(SelfposError, match=r"no point keeps 95% .* at α = 0.20, keeps 67%"):
+    with pytest.raises(
+        SelfposError, match=r"no point keeps 95% .* at α = 0.20, keeps 67% .*: ask for less, or"
+    ):
         choose(SCALE, points[:2], 0.95)
 
 

@@ -153,7 +153,7 @@ def test_the_promise_is_asked_of_a_kept_index(selfpos: CommandLine, tiny_base: P
     facts = json.loads((tmp_path / "out.front.json").read_text())
     assert facts["drops"] == []
     assert 0 < facts["chosen"]["alpha"] < 1
-    again = facts["index"]["new questions, all documents embedded again"]
+    again = facts["index"]["new questions, not corrected, all documents embedded again"]
     assert facts["base"]["domain"] < facts["chosen"]["domain"] < again < facts["tuned"]["domain"]
     assert len(facts["correction"]) == 64
     assert "no general task is significantly below the base" in done.stdout
@@ -188,6 +188,27 @@ def test_a_model_of_another_base(selfpos: CommandLine, tiny_base: Path, tmp_path
     sentence = said(retain(selfpos, tiny_base, [stranger], tmp_path / "out"))
     assert "is no fine-tune of" in sentence
     assert "give the model it was trained from" in sentence
+
+
+def test_a_fine_tune_that_reads_more_of_a_text_than_the_base(
+    selfpos: CommandLine, tiny_base: Path, tuned: Path, tmp_path: Path
+) -> None:
+    sides = ("--domain", text_file(tmp_path, "mine", 1), "--general", text_file(tmp_path, "other", 2))
+    file = tuned / "tokenizer_config.json"
+    for limit, said_of_it in ((64, True), (16, False)):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": limit}))
+        done = retain(selfpos, tiny_base, [tuned], tmp_path / f"out-{limit}", *sides, "--alpha", "0.5")
+        assert done.returncode == 0, done.stderr
+        assert ("tuned reads 64 tokens of a text, and the base 32" in done.stderr) == said_of_it
+
+
+def test_the_folder_of_a_training_names_its_checkpoints(
+    selfpos: CommandLine, tiny_base: Path, tuned: Path, tmp_path: Path
+) -> None:
+    for step in (20, 40):
+        shutil.copytree(tuned, tmp_path / "runs" / f"checkpoint-{step}")
+    sentence = said(retain(selfpos, tiny_base, [tmp_path / "runs"], tmp_path / "out"))
+    assert "it has no modules.json; give a model in it: checkpoint-20, checkpoint-40" in sentence
 
 
 def test_a_fine_tune_that_does_not_say_its_domain(
@@ -297,7 +318,7 @@ def test_mteb_tasks_are_their_validation_splits(text_data: Path, tiny_base: Path
         "STSBenchmark": "sts",
         "MLQuestions": "retrieval",
     }
-    assert said_lines[0].endswith("500 of 1500 records")
+    assert said_lines[0].endswith("500 of 1498 records (dropped: 2 that occur before)")
     assert all(text.startswith("query: ") for text in tasks["MLQuestions"].dataset["anchor"])
     assert not any(text.startswith("query: ") for text in tasks["MLQuestions"].dataset["positive"])
     assert not any(text.startswith("query: ") for text in tasks["STSBenchmark"].dataset["sentence1"])
