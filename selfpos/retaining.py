@@ -79,9 +79,7 @@ def retain(
     for sentence in retained.warnings:
         log.warning(sentence)
     facts = facts_of(retained, settings)
-    picture = _drawn(
-        facts
-    )  # which takes seconds, so before there is a folder that it would be missing beside
+    picture = _drawn(facts)  # it takes seconds, in which a folder without it could be left
     merge_options = {**options, "weights": retained.weights, "provenance": {"retain": facts}}
     merge_folders(
         folder, sources, "linear", out, finish=partial(_finish, retained.correction), **merge_options
