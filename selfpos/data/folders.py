@@ -11,11 +11,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from selfpos.data.card import chosen, read_card
+from selfpos.data.columnar import reading
 from selfpos.data.files import ENDINGS, kind_of
 from selfpos.errors import SelfposError
 from selfpos.storage.inside import inside
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 PLACES = ("", "data", "{split}", "data/{split}", "default", "default/{split}")
 """Folders in which the files of a split are looked for."""
@@ -68,6 +73,22 @@ def names_of(split: str) -> list[str]:
     """`split`, and the other names that it has."""
     same = next((names for names in SAME if split in names), (split,))
     return [split, *(name for name in same if name != split)]
+
+
+def saved_splits(folder: Path) -> dict[str, Dataset] | None:
+    """Split → its records in a folder of `save_to_disk`, under '' where it is one set; None for others.
+
+    Raises SelfposError where it is damaged.
+    """
+    several = (folder / "dataset_dict.json").is_file()
+    beside = (folder / "dataset_info.json").is_file() or any(folder.glob("*.arrow"))
+    if not several and not ((folder / "state.json").is_file() and beside):
+        return None
+    from datasets import DatasetDict, load_from_disk
+
+    with reading(folder):
+        saved = load_from_disk(str(folder))
+    return dict(saved) if isinstance(saved, DatasetDict) else {"": saved}
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -17,7 +17,7 @@ import xxhash
 
 from selfpos.data import beir, tables
 from selfpos.data.card import label_names
-from selfpos.data.folders import known_splits, names_of, split_files
+from selfpos.data.folders import known_splits, names_of, saved_splits, split_files
 from selfpos.data.hub import HubAddress, answers_of_hub, commit_of, hub_address
 from selfpos.errors import SelfposError, nearest
 from selfpos.tasks.forms import PASSAGE, passage_text
@@ -281,16 +281,12 @@ class _Reader:
         )
 
     def _read_folder(self, folder: Path) -> Dataset:
-        from datasets import DatasetDict, load_from_disk
-
-        if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
-            dataset = load_from_disk(str(folder))
-            if isinstance(dataset, DatasetDict):
-                name = next((name for name in names_of(self.split) if name in dataset), None)
-                if name is None:
-                    raise _no_split(folder, self.split, dataset)
-                self._note_name(name)
-                dataset = dataset[name]
+        if saved := saved_splits(folder):
+            name = next((name for name in [*names_of(self.split), ""] if name in saved), None)
+            if name is None:
+                raise _no_split(folder, self.split, saved)
+            self._note_name(name or self.split)
+            dataset = saved[name]
             return dataset.select_columns(self._choose(dataset.column_names))
         parts = beir.beir_files(folder, self.split)
         if all(parts.values()):

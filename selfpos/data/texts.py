@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfpos.data import files
+from selfpos.data.folders import saved_splits
 from selfpos.data.sources import corpus_view
 from selfpos.errors import SelfposError
 from selfpos.storage.file_kinds import MODULES
@@ -22,7 +23,6 @@ FEWEST = 32  # distinct texts: with fewer, a text has too few others to be compa
 MOST = 256  # texts that are taken of a source: they are compared pair by pair
 LINES = (".txt", ".text")
 DOCUMENTS = (*LINES, ".md", ".rst")
-SAVED = ("dataset_dict.json", "state.json")  # in a folder of `save_to_disk`
 ABOUT = re.compile(r"(readme|licen[cs]e)\b.*|dataset_infos\.json", re.IGNORECASE)  # of records, none itself
 
 
@@ -104,11 +104,11 @@ class _Reader:
         path = Path(source).expanduser()
         if path.is_file():
             yield from self._of_file(path, paragraphs=False)
-        elif any((path / name).is_file() for name in SAVED):
-            for records in _saved(path):
-                yield from self._of_records(records, path)
         elif path.is_dir():
-            for file in _documents(path):
+            saved = saved_splits(path) or {}
+            for records in saved.values():
+                yield from self._of_records(records, path)
+            for file in [] if saved else _documents(path):
                 yield from self._of_file(file, paragraphs=True)
         else:
             raise SelfposError(f"there is no file or folder {path}; give texts, or 'corpus'")
@@ -151,14 +151,6 @@ class _Records:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return files.iter_records(self.file)
-
-
-def _saved(folder: Path) -> list[Dataset]:
-    """The splits in a folder of `save_to_disk`."""
-    from datasets import DatasetDict, load_from_disk
-
-    saved = load_from_disk(str(folder))
-    return list(saved.values()) if isinstance(saved, DatasetDict) else [saved]
 
 
 def _documents(folder: Path) -> list[Path]:

@@ -10,8 +10,10 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from selfpos.data.corpus import load_corpus
+from selfpos.data.sources import load_source
 from selfpos.data.texts import read_texts
 from selfpos.errors import SelfposError
+from selfpos.tasks import get_task
 
 WORDS = [f"text number {number} about things" for number in range(40)]
 
@@ -83,6 +85,20 @@ def test_a_data_set_saved_to_disk_gives_its_records(tmp_path: Path, splits: bool
     halves = {"train": whole.select(range(9)), "test": whole.select(range(9, 40))}
     (DatasetDict(halves) if splits else whole).save_to_disk(str(tmp_path / "set"))
     assert read_texts(str(tmp_path / "set")).texts == WORDS
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "without information"])
+def test_a_damaged_data_set_saved_to_disk_is_named(tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "set"
+    Dataset.from_dict({"text": WORDS, "label": WORDS}).save_to_disk(str(folder))
+    (part,) = folder.glob("*.arrow")
+    if damage == "cut":
+        part.write_bytes(part.read_bytes()[:300])
+    else:
+        (part if damage == "gone" else folder / "dataset_info.json").unlink()
+    for read in (read_texts, lambda source: load_source(source, get_task("classification"))):
+        with pytest.raises(SelfposError, match=r"set cannot be read: "):
+            read(str(folder))
 
 
 def test_what_is_said_of_a_data_set_is_no_text_of_it(tmp_path: Path) -> None:
