@@ -50,6 +50,11 @@ def sentences(facts: Facts) -> list[str]:
         undone, (low, high) = facts["undone"]
         said[0] += f" and undoes {100 * undone:.0f} % of the general loss"
         said[0] += f" ({100 * low:.0f} to {100 * high:.0f} %)"
+    if "correction" in facts:
+        said.append(
+            "this model is for questions to documents that the base has embedded: embed questions with it, "
+            "and leave the documents as they are"
+        )
     for drop in facts["drops"]:
         below = f"{-100 * drop['difference']:.1f} points below the base (p = {drop['p']:.3f})"
         said.append(f"task {drop['task']} is {below}")

@@ -156,6 +156,8 @@ def test_the_promise_is_asked_of_a_kept_index(selfpos: CommandLine, tiny_base: P
     again = facts["index"]["new questions, not corrected, all documents embedded again"]
     assert facts["base"]["domain"] < facts["chosen"]["domain"] < again < facts["tuned"]["domain"]
     assert len(facts["correction"]) == 64
+    for told in (done.stdout, (tmp_path / "out" / "README.md").read_text()):
+        assert "embed questions with it, and leave the documents as they are" in told
     assert "no general task is significantly below the base" in done.stdout
 
 
