@@ -60,6 +60,8 @@ class Agreement(TaskMeasure):
     correlation.
     """
 
+    taught = True
+
     def __init__(self, texts: Sequence[str], teacher: Tensor, *, of_base: bool) -> None:
         self.texts, self.of_base = list(texts), of_base
         self._teacher = _standardised(teacher.double())

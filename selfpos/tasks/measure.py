@@ -70,6 +70,8 @@ class TaskMeasure:
 
     #: whether the base itself is the measure's optimum, so that every other point is below it
     of_base = False
+    #: whether it is agreement with a teacher, which shows every change, of use or not
+    taught = False
 
     def __init__(self, references: Measured, measured: Measured, similarity: str = "cosine") -> None:
         self._measured, self._known_labels, self._similarity = measured, None, similarity

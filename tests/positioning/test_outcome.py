@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -108,6 +109,22 @@ def checked(
     told = iter(answers)
     monkeypatch.setattr(_TaskCheck, "worse", lambda self, embeddings: next(told))
     return check, point
+
+
+@pytest.mark.parametrize(
+    ("below_base", "below_scale", "worse"),
+    [([], ["texts", "records"], ["records"]), (["texts"], ["texts"], ["texts"]), ([], ["texts"], [])],
+)
+def test_taught_tasks_are_compared_with_the_base_alone(
+    below_base: list[str], below_scale: list[str], worse: list[str]
+) -> None:
+    check: Any = object.__new__(_TaskCheck)
+    kinds = {"records": SimpleNamespace(taught=False), "texts": SimpleNamespace(taught=True)}
+    check.measures = SimpleNamespace(
+        measures=kinds, items=lambda embeddings: {}, below=lambda items, reference, seed: reference
+    )
+    check.references, check.seed = {"the base": below_base, "the tuned scale": below_scale}, 0
+    assert check.worse(torch.zeros(1, 2)) == worse
 
 
 @pytest.mark.slow
