@@ -24,12 +24,12 @@ class SelfposError(Exception):
 class OptionNeededError(SelfposError):
     """Models that merge only with an option of `merge`, which other commands do not have.
 
-    `first` is the merge to run before such a command, whose output goes without the option.
+    `instead` says what to do before such a command.
     """
 
-    def __init__(self, message: str, first: str) -> None:
+    def __init__(self, message: str, instead: str) -> None:
         super().__init__(message)
-        self.first = first
+        self.instead = instead
 
 
 class MemoryBudgetError(SelfposError):

@@ -13,7 +13,7 @@ from selfpos.console import in_words, log, quiet_libraries
 from selfpos.data.probe import ProbeTask, hold_out, probe_size, read_probe
 from selfpos.data.report import describe_data, report_lines
 from selfpos.data.sources import hash_records, load_task
-from selfpos.data.texts import read_texts
+from selfpos.data.texts import PlainTexts, read_texts
 from selfpos.errors import SelfposError, unknown
 from selfpos.merging import Plan, execute, plan
 from selfpos.merging.forecast import seconds_of
@@ -279,17 +279,18 @@ def texts_of(
             f"vector {missing[0]} has no texts: give --texts {missing[0]}=FILE with texts of its kind, or "
             "leave the vector out"
         )
-    tasks = {}
+    read: dict[str, PlainTexts] = {}
     prompt = side_prompt(open_model(base), "document")
-    for name, source in {GENERAL: "corpus", **sources}.items():
+    for name in (*names, GENERAL):
+        # what the fine-tunes are to have learned is not to stay as it was
+        taught = {text for texts in read.values() for text in texts.texts} if name == GENERAL else set()
         try:
-            read = read_texts(source, seed=seed)
+            read[name] = read_texts(sources.get(name, "corpus"), seed=seed, without=taught)
         except SelfposError as error:
             raise type(error)(f"texts of {name}: {error}") from None
         why = "" if name in sources else f"; --texts {GENERAL}=FILE would give others"
-        say(f"texts of {name}: {read.description}{why}")
-        tasks[name] = ProbeTask(name, TEXTS, read.dataset, prompt)
-    return tasks
+        say(f"texts of {name}: {read[name].description}{why}")
+    return {name: ProbeTask(name, TEXTS, read[name].dataset, prompt) for name in (GENERAL, *names)}
 
 
 def _no_probe(reason: str) -> SelfposError:

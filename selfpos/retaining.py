@@ -95,7 +95,7 @@ def _planned(folder: Path, sources: Sequence[Path], out: Path, options: Mapping[
     try:
         return plan(folder, sources, "linear", out, **options)
     except OptionNeededError as error:
-        raise SelfposError(f"{error}; retain has no such option: write {error.first}, and give NEW") from None
+        raise SelfposError(f"{error}; retain has no such option: {error.instead}") from None
 
 
 def front_files(out: Path) -> tuple[Path, Path]:

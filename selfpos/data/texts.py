@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,9 @@ class PlainTexts:
         return Dataset.from_dict({"text": self.texts})
 
 
-def read_texts(source: str, *, seed: int = 0, most: int = MOST, fewest: int = FEWEST) -> PlainTexts:
+def read_texts(
+    source: str, *, seed: int = 0, most: int = MOST, fewest: int = FEWEST, without: Collection[str] = ()
+) -> PlainTexts:
     """Read texts, of which at most `most` are drawn with `seed`.
 
     Args:
@@ -52,6 +54,7 @@ def read_texts(source: str, *, seed: int = 0, most: int = MOST, fewest: int = FE
         seed: of the draw.
         most: texts to keep.
         fewest: distinct texts that there must be.
+        without: texts that are not taken, with single spaces.
 
     Returns:
         The texts in the order of the source, each once.
@@ -61,18 +64,23 @@ def read_texts(source: str, *, seed: int = 0, most: int = MOST, fewest: int = FE
             texts.
     """
     reader = _Reader()
-    total = blank = other = 0
+    total = blank = other = shared = 0
     distinct: dict[str, None] = {}
     for value in reader.values(source):
         total += 1
         words = " ".join(value.split()) if isinstance(value, str) else ""
         other += not isinstance(value, str | None)
         blank += not words and isinstance(value, str | None)
-        if words:
+        shared += words in without
+        if words and words not in without:
             distinct.setdefault(words)
-    repeated = total - blank - other - len(distinct)
-    counts = ((blank, "blank"), (repeated, "repeated"), (other, "no texts but numbers or others"))
-    reasons = [f"{count:,} {reason}" for count, reason in counts if count]
+    counts = {
+        "blank": blank,
+        "repeated": total - blank - other - shared - len(distinct),
+        "no texts but numbers or others": other,
+        "that the vectors have, too": shared,
+    }
+    reasons = [f"{count:,} {reason}" for reason, count in counts.items() if count]
     left_out = f" (left out: {', '.join(reasons)})" if reasons else ""
     if len(distinct) < fewest:
         raise SelfposError(

@@ -294,7 +294,7 @@ def weight_files(folder: Path) -> Iterator[tuple[Path, str, dict[str, Path] | No
             raise SelfposError(
                 f"{module} holds its weights as a pickle ({pickles[0]}), which may hold code; load it with "
                 f"the class that it was saved from, and save it again, which writes {WEIGHTS}, or let "
-                "finetune, merge and eval-mteb read its tensors only, with --allow-pickle"
+                "finetune, merge, retain and eval-mteb read its tensors only, with --allow-pickle"
             )
 
 

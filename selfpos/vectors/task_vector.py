@@ -159,14 +159,17 @@ def _refusal(base: ModelFolder, folder: ModelFolder, compared: Comparison) -> Se
                 return SelfposError(refused)
             return SelfposError(f"{refused}; {model.path} is quantised ({how}): give it as it was before")
     left = "merges all tensors"
+    instead = (
+        "write it in the form of the base (selfpos merge --base BASE --vectors MODEL --method average "
+        "--take-from base --out NEW), and give NEW"
+    )
     if compared.misfits:
         left = f"leaves {some_tensors(sorted(compared.misfits))} unmerged"
+        instead = "give the model that it was trained from"
     elif compared.by_token:
         left = f"finds the rows of {some_tensors(sorted(compared.by_token))} by their tokens"
     return OptionNeededError(
-        f"{refused}; to go on with what the base has, which {left}, say --take-from base",
-        first="it in the form of the base (selfpos merge --base BASE --vectors MODEL --method average "
-        "--take-from base --out NEW)",
+        f"{refused}; to go on with what the base has, which {left}, say --take-from base", instead
     )
 
 

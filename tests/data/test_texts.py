@@ -203,3 +203,10 @@ def test_a_model_an_empty_folder_and_nothing_are_no_texts(tmp_path: Path, tiny_b
     ):
         with pytest.raises(SelfposError, match=words):
             read_texts(str(source))
+
+
+def test_texts_that_others_have_are_left_out(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.txt", "\n".join([*WORDS, WORDS[0]]))
+    read = read_texts(source, without={WORDS[0], WORDS[1], "elsewhere"}, fewest=2)
+    assert read.texts == WORDS[2:]
+    assert read.description.endswith("(left out: 3 that the vectors have, too)")

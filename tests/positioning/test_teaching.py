@@ -243,6 +243,20 @@ def test_the_prompt_for_documents_goes_before_plain_texts(tiny_base: Path, tmp_p
     config = tmp_path / "base" / "config_sentence_transformers.json"
     content = json.loads(config.read_text()) | {"prompts": {"query": "q: ", "passage": "p: "}}
     config.write_text(json.dumps(content))
-    sources = dict(text_file(tmp_path, name, 1).split("=") for name in ("alpha", GENERAL))
+    sources = dict(text_file(tmp_path, name, seed).split("=") for seed, name in enumerate(("alpha", GENERAL)))
     tasks = texts_of(tmp_path / "base", [tmp_path / "alpha"], sources, say=lambda line: None)
     assert all(text.startswith("p: ") for text in tasks["alpha"].dataset["text"])
+
+
+def test_general_texts_are_without_those_of_the_vectors(tiny_base: Path, tmp_path: Path) -> None:
+    from selfpos.operations import texts_of
+
+    sources = dict(text_file(tmp_path, name, seed).split("=") for seed, name in enumerate(("alpha", GENERAL)))
+    taught = Path(sources["alpha"]).read_text(encoding="utf-8").splitlines()
+    general = Path(sources[GENERAL]).read_text(encoding="utf-8").splitlines()
+    Path(sources[GENERAL]).write_text("\n".join([*taught[:5], *general]), encoding="utf-8")
+    said: list[str] = []
+    tasks = texts_of(tiny_base, [tmp_path / "alpha"], sources, say=said.append)
+    assert list(tasks) == [GENERAL, "alpha"]
+    assert tasks[GENERAL].records["text"][:] == general
+    assert said[1].endswith("(left out: 5 that the vectors have, too)")

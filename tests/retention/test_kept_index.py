@@ -107,3 +107,7 @@ def test_what_merge_has_an_option_for_is_another_merge_before(
     (plain / "modules.json").unlink()
     sentence = said(retain(selfpos, plain, [tuned], tmp_path / "out"))
     assert "selfpos merge --base BASE --vectors BASE --method average --pooling mean --out NEW" in sentence
+    wider = make_tiny_model(tmp_path / "wider", hidden=48)
+    sentence = said(retain(selfpos, tiny_base, [wider], tmp_path / "out"))
+    assert "unmerged" in sentence
+    assert "retain has no such option: give the model that it was trained from" in sentence

@@ -44,8 +44,8 @@ def check_pooling(frame: ModelFolder, pooling: str | None) -> None:
             f"{frame.path} is a plain transformers model: it has no modules.json and does not say how its "
             "token vectors are pooled; say it with --pooling (mean, cls, lasttoken or max), or take the "
             "modules of a vector that has them with --take-from VECTOR",
-            first="the base with its modules (selfpos merge --base BASE --vectors BASE --method average "
-            "--pooling mean --out NEW)",
+            instead="write the base with its modules (selfpos merge --base BASE --vectors BASE --method "
+            "average --pooling mean --out NEW), and give NEW",
         )
     if pooling is not None:
         _width(frame.config(CONFIG), frame.path / CONFIG)
