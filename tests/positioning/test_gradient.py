@@ -11,6 +11,7 @@ from selfpos.positioning.deltas import nonzero_ranges
 from selfpos.positioning.draws import Draws, split_probe
 from selfpos.positioning.objective import losses_of, texts_of
 from selfpos.positioning.problem import Problem
+from selfpos.positioning.processes import Processes
 from selfpos.recipe import PositioningSettings
 from tests.helpers.stand_ins import graded, make_live, pairs
 
@@ -98,6 +99,37 @@ def test_gradient_equals_finite_differences(
         step[place] = 1e-5
         difference = (value(parameters + step) - value(parameters - step)) / 2e-5
         assert float(gradient[place]) == pytest.approx(difference, rel=1e-5, abs=1e-8)
+
+
+def test_no_more_texts_than_a_chunk_have_their_activations_in_memory(
+    tiny_base: Path, tiny_specialists: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem, batches = make_problem(tiny_base, tiny_specialists, chunk=7)
+    counts, forward = [], problem.live.forward
+
+    def counted(texts: list[str]) -> torch.Tensor:
+        counts.append(len(texts))
+        return forward(texts)
+
+    monkeypatch.setattr(problem.live, "forward", counted)
+    problem.gradient(problem.start, batches)
+    assert max(counts) == 7
+    assert sum(counts) == len(texts_of(batches))
+
+
+def test_of_the_rows_of_all_processes_each_gets_the_gradient_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Number 1 of two processes, which has the second and the fourth of four chunks."""
+    theirs = torch.arange(6.0).view(3, 2)
+    monkeypatch.setattr("accelerate.utils.gather", lambda rows: torch.cat([theirs, rows]))
+    mine = [torch.full((1, 2), 7.0, requires_grad=True), torch.full((2, 2), 8.0, requires_grad=True)]
+    found = torch.cat(Processes(1, 2).gather(mine, [2, 1, 1, 2]))
+    assert found[:, 0].tolist() == [0, 2, 7, 4, 8, 8]
+    weights = torch.arange(12.0).view(6, 2)
+    (weights * found).sum().backward()
+    assert mine[0].grad is not None and mine[0].grad.tolist() == weights[2:3].tolist()
+    assert mine[1].grad is not None and mine[1].grad.tolist() == weights[4:6].tolist()
 
 
 def test_no_gradient_is_kept(tiny_base: Path, tiny_specialists: list[Path]) -> None:

@@ -15,6 +15,7 @@ from selfpos.positioning import outcome
 from selfpos.positioning.folds import FOLDS
 from selfpos.positioning.outcome import _intervals, _TaskCheck, _warn_of_idle, _warn_of_unhelped
 from selfpos.positioning.position import position
+from selfpos.positioning.selection import Measurement
 from selfpos.positioning.verdict import Rival, TaskMeasures, compare, contributions, resampled, verdict
 from selfpos.recipe import PositioningSettings
 from selfpos.tasks.measure import TaskMeasure, Texts
@@ -215,6 +216,25 @@ def test_the_interval_of_a_coefficient_is_the_jackknifes_over_five_folds() -> No
     half = 2.1318 * (4 / 5 * 0.1) ** 0.5  # Student's t of four degrees of freedom at .95; 0.1 = Σ change²
     assert first == pytest.approx((0.7 - half, 0.7 + half), abs=1e-4)
     assert second == pytest.approx((1.0, 1.0))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_rivals_of_a_validated_point_are_measured_on_its_records(known: bool) -> None:
+    """The measure is 1 − (c − ¾)². A search that had ended before it was killed does not know its base."""
+    at: list[float] = []
+
+    def measure(_: object = None) -> Measurement:
+        score = 1 - (at[-1] - 0.75) ** 2
+        return Measurement({}, {"task": score}, -score, items([score] * 4))
+
+    live = SimpleNamespace(keys=["k"], set_coefficients=lambda table: at.append(float(table[0, 0])))
+    problem: Any = SimpleNamespace(names=["alpha"], live=live, apply=at.append)
+    base = Measurement({}, {}, 0.0, items([0.4375] * 4)) if known else None
+    selection: Any = SimpleNamespace(base=base, measure=measure, measures={"task": Mean()})
+    found = outcome.validated_outcome(problem, selection, 0.85, seed=0)  # type: ignore[arg-type]
+    gains = {"base": 0.5525, "alpha": 0.0525, "task arithmetic 0.75": -0.01}
+    assert {rival.name: rival.gain for rival in found.rivals} == pytest.approx(gains)
+    assert (0.0 in at) is not known
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])

@@ -53,6 +53,14 @@ def test_finer_coefficients_come_by_tensor(tiny_base: Path, tiny_specialists: li
     assert first == found.tensors["encoder.layer.0.output.dense.weight"]
 
 
+def test_a_ratio_of_a_task_that_the_probe_lacks_is_refused_with_the_nearest() -> None:
+    check(records(), PositioningSettings(ratios={"pairs": 2.0}), seed=0)
+    with pytest.raises(
+        SelfposError, match=r"names the task 'paris', which the probe .* did you mean 'pairs'"
+    ):
+        check(records(), PositioningSettings(ratios={"paris": 2.0}), seed=0)
+
+
 def test_one_vector_alone(tiny_base: Path, tiny_specialists: list[Path]) -> None:
     found = find(tiny_base, tiny_specialists[:1], validation=0.0)
     assert found.coefficients == [pytest.approx(found.parameters["lambda"])]
