@@ -29,7 +29,7 @@ from sklearn.linear_model import LogisticRegression
 
 from selfpos.console import quiet_process
 from selfpos.data import files
-from selfpos.data.beir import read_beir
+from selfpos.data.beir import beir_files, read_beir
 from selfpos.evaluation import evaluate, select_tasks
 from selfpos.evaluation.embed import EncodingOptions
 from selfpos.evaluation.encoder import Embedder, embedding_identity
@@ -209,7 +209,7 @@ def left_out(data: Path, embedder: Embedder) -> dict[str, Any]:
     """Precision@1 and nDCG@10 when each question's list lacks the passage of the question's source and number
     in the ids, or of its place in the files.
     """
-    documents, queries, relevant, _ = read_beir(data, "test")
+    documents, queries, relevant, _ = read_beir(data, beir_files(data, "test"))
     places = {key: place for place, key in enumerate(documents)}
     asked = [key for key in queries if key in relevant]
     scores = (
@@ -248,7 +248,7 @@ def orders_of_copies(data: Path, split: str, embedder: Embedder) -> dict[str, An
 
     Each question has one right passage.
     """
-    documents, queries, relevant, _ = read_beir(data, split)
+    documents, queries, relevant, _ = read_beir(data, beir_files(data, split))
     places = {key: place for place, key in enumerate(documents)}
     numbers: dict[str, int] = {}
     passages = [

@@ -142,15 +142,21 @@ def summarization(embed: Embed, data: Path, seed: int) -> float:
 
 
 def instruction_retrieval(embed: Embed, data: Path, seed: int) -> float:
-    from selfpos.data.beir import document_text, read_beir
+    from selfpos.data.beir import beir_files, read_beir
+    from selfpos.tasks.forms import passage_text
 
-    documents, queries, judged, _ = read_beir(data / "feedbackqa", "test")
+    folder = data / "feedbackqa"
+    dataset = read_beir(folder, beir_files(folder, "test"))
+    judged = {
+        name: [document for document, grade in grades.items() if grade > 0]
+        for name, grades in dataset.relevant.items()
+    }
     names = _sample(sorted(judged), 400, f"feedbackqa {seed}")
     wanted = sorted({document for name in names for document in judged[name]})
     index = {document: number for number, document in enumerate(wanted)}
     relevant = [{index[document] for document in judged[name]} for name in names]
-    texts = [document_text(documents[name]) for name in wanted]
-    return _ndcg(embed, [queries[name] for name in names], texts, relevant)
+    texts = [passage_text(dataset.documents[name]) for name in wanted]
+    return _ndcg(embed, [dataset.queries[name] for name in names], texts, relevant)
 
 
 def sts16(embed: Embed, data: Path, seed: int) -> float:
