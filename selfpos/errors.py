@@ -27,7 +27,7 @@ class OptionNeededError(SelfposError):
     `instead` says what to do before such a command.
     """
 
-    def __init__(self, message: str, instead: str) -> None:
+    def __init__(self, message: str, instead: str = "give other models") -> None:
         super().__init__(message)
         self.instead = instead
 

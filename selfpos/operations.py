@@ -283,7 +283,7 @@ def texts_of(
     prompt = side_prompt(open_model(base), "document")
     for name in (*names, GENERAL):
         # what the fine-tunes are to have learned is not to stay as it was
-        taught = {text for texts in read.values() for text in texts.texts} if name == GENERAL else set()
+        taught = frozenset[str]().union(*(texts.source for texts in read.values() if name == GENERAL))
         try:
             read[name] = read_texts(sources.get(name, "corpus"), seed=seed, without=taught)
         except SelfposError as error:

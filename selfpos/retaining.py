@@ -71,7 +71,7 @@ def retain(
     folder, sources = located(base, tuned)
     planned = _planned(folder, sources, out, options)
     check_family(planned.base, sources)
-    _warn_of_shorter(planned.base, sources)
+    _warn_of_cut_texts(planned.base, sources)
     tasks = read_sides(planned.base, settings, partial(_held_out, sources), say)
     search_settings = PositioningSettings(separate=False, max_length=settings.max_length)
     live = open_live(folder, sources, search_settings, settings.device)
@@ -132,7 +132,7 @@ def check_family(base: ModelFolder, sources: Sequence[Path]) -> None:
             )
 
 
-def _warn_of_shorter(base: ModelFolder, sources: Sequence[Path]) -> None:
+def _warn_of_cut_texts(base: ModelFolder, sources: Sequence[Path]) -> None:
     """A sentence for each fine-tune that reads more of a text than the base, whose limit the merge keeps."""
     from selfpos.training.models import token_limit
 

@@ -18,7 +18,7 @@ def reading(file: Path) -> Iterator[None]:
     """A block in which `file` is read. Raises SelfposError where it is damaged."""
     try:
         yield
-    except (ValueError, OSError) as error:  # Arrow's own errors are ValueErrors
+    except (ValueError, OSError, LookupError) as error:  # Arrow's own errors are ValueErrors
         raise SelfposError(f"data file {file} cannot be read: {on_one_line(error)}") from None
 
 

@@ -18,6 +18,7 @@ from selfpos.data.columnar import reading
 from selfpos.data.files import ENDINGS, kind_of
 from selfpos.errors import SelfposError
 from selfpos.storage.inside import inside
+from selfpos.storage.manifest import read_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -84,11 +85,15 @@ def saved_splits(folder: Path) -> dict[str, Dataset] | None:
     beside = (folder / "dataset_info.json").is_file() or any(folder.glob("*.arrow"))
     if not several and not ((folder / "state.json").is_file() and beside):
         return None
-    from datasets import DatasetDict, load_from_disk
+    from datasets import load_from_disk
 
     with reading(folder):
-        saved = load_from_disk(str(folder))
-    return dict(saved) if isinstance(saved, DatasetDict) else {"": saved}
+        names = read_json(folder / "dataset_dict.json")["splits"] if several else [""]
+        states = {name: read_json(folder / name / "state.json") for name in names}
+        # datasets itself fails on a split without a record
+        return {
+            name: load_from_disk(str(folder / name)) for name, state in states.items() if state["_data_files"]
+        }
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -23,15 +23,20 @@ FEWEST = 32  # distinct texts: with fewer, a text has too few others to be compa
 MOST = 256  # texts that are taken of a source: they are compared pair by pair
 LINES = (".txt", ".text")
 DOCUMENTS = (*LINES, ".md", ".rst")
-ABOUT = re.compile(r"(readme|licen[cs]e)\b.*|dataset_infos\.json", re.IGNORECASE)  # of records, none itself
+ABOUT = re.compile(r"(readme|licen[cs]e)(\.(txt|text|md|rst))?|dataset_infos\.json", re.IGNORECASE)
+"""Files at the top of a data set that are about its records."""
 
 
 @dataclass(frozen=True)
 class PlainTexts:
-    """Distinct texts; `description` says where they are from and what was left out."""
+    """Distinct texts; `description` says where they are from and what was left out.
+
+    `source` has all distinct texts that they were drawn from.
+    """
 
     texts: list[str]
     description: str
+    source: frozenset[str] = frozenset()
 
     @property
     def dataset(self) -> Dataset:
@@ -54,7 +59,7 @@ def read_texts(
         seed: of the draw.
         most: texts to keep.
         fewest: distinct texts that there must be.
-        without: texts that are not taken, with single spaces.
+        without: texts of others, which are not taken; with single spaces.
 
     Returns:
         The texts in the order of the source, each once.
@@ -77,8 +82,8 @@ def read_texts(
     counts = {
         "blank": blank,
         "repeated": total - blank - other - shared - len(distinct),
-        "no texts but numbers or others": other,
-        "that the vectors have, too": shared,
+        "that are no text": other,
+        "of others": shared,
     }
     reasons = [f"{count:,} {reason}" for reason, count in counts.items() if count]
     left_out = f" (left out: {', '.join(reasons)})" if reasons else ""
@@ -93,7 +98,7 @@ def read_texts(
     where = "the docstrings of the Python packages on this machine" if corpus_view(source) == "" else source
     count = f"{len(kept)} of {len(distinct):,}" if len(kept) < len(distinct) else str(len(kept))
     columns = f" ({' and '.join(reader.columns)})" if {*reader.columns} - {"text"} else ""
-    return PlainTexts(kept, f"{count} texts of {where}{columns}{left_out}")
+    return PlainTexts(kept, f"{count} texts of {where}{columns}{left_out}", frozenset(distinct))
 
 
 @dataclass
@@ -172,8 +177,9 @@ def _documents(folder: Path) -> list[Path]:
     below = sorted(file for file in folder.rglob("*") if file.is_file())
     visible = [file for file in below if not any(part[0] == "." for part in file.relative_to(folder).parts)]
     readable = [file for file in visible if files.kind_of(file, (*DOCUMENTS, *files.KINDS))]
-    if any(files.kind_of(file) and not ABOUT.fullmatch(file.name) for file in readable):
-        readable = [file for file in readable if not ABOUT.fullmatch(file.name)]
+    about = [file for file in readable if file.parent == folder and ABOUT.fullmatch(file.name)]
+    if any(files.kind_of(file) for file in readable if file not in about):
+        readable = [file for file in readable if file not in about]
     if not readable:
         kinds = ", ".join((*DOCUMENTS, *files.KINDS))
         raise SelfposError(f"folder {folder} has no file of texts; expected files that end in {kinds}")

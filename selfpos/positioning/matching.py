@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from selfpos.positioning.smooth import SmoothMeasure
+from selfpos.positioning.smooth import SmoothMeasure, compared
 from selfpos.tasks.measure import TaskMeasure
 
 if TYPE_CHECKING:
@@ -62,13 +62,15 @@ class Agreement(TaskMeasure):
 
     taught = True
 
-    def __init__(self, texts: Sequence[str], teacher: Tensor, *, of_base: bool) -> None:
-        self.texts, self.of_base = list(texts), of_base
+    def __init__(
+        self, texts: Sequence[str], teacher: Tensor, *, of_base: bool, similarity: str = "cosine"
+    ) -> None:
+        self.texts, self.of_base, self._similarity = list(texts), of_base, similarity
         self._teacher = _standardised(teacher.double())
 
     def items(self, embeddings: Tensor) -> dict[str, NDArray]:
         """The correlation of each text."""
-        ours = _standardised(similarities(embeddings).double())
+        ours = _standardised(similarities(embeddings, self._similarity).double())
         return {"agreement": np.round((ours * self._teacher).sum(1).numpy(), 9)}
 
     def score_of(self, items: Mapping[str, NDArray], rows: NDArray | None) -> float:
@@ -77,10 +79,10 @@ class Agreement(TaskMeasure):
         return float((values if rows is None else values[rows]).mean())
 
 
-def similarities(embeddings: Tensor) -> Tensor:
-    """Cosines (n, n) of embeddings (n, d)."""
-    units = functional.normalize(embeddings.detach().float(), dim=1)
-    return units @ units.T
+def similarities(embeddings: Tensor, similarity: str = "cosine") -> Tensor:
+    """Similarities (n, n) of embeddings (n, d), by sentence-transformers' name of them."""
+    exact = embeddings.detach().float()
+    return compared(exact, exact, similarity)
 
 
 def _standardised(cosines: Tensor) -> Tensor:

@@ -53,12 +53,32 @@ class _TaskCheck:
         Agreement with a teacher is nearly free of noise: every trade between tasks is a significant loss of
         one. So taught tasks are compared with the base alone.
         """
-        items, worse = self.measures.items(embeddings), dict[str, None]()
-        for name, reference in self.references.items():
-            for task in self.measures.below(items, reference, self.seed):
-                if name == "the base" or not self.measures.measures[task].taught:
-                    worse.setdefault(task)
-        return list(worse)
+        items = self.measures.items(embeddings)
+        below = {
+            name: self.measures.below(items, reference, self.seed)
+            for name, reference in self.references.items()
+        }
+        return [
+            task
+            for task in self.measures.measures
+            if any(task in below[name] for name in self._references_of(task))
+        ]
+
+    def _references_of(self, task: str) -> list[str]:
+        return ["the base"] if self.measures.measures[task].taught else list(self.references)
+
+    def below_scale(self, embeddings: Tensor) -> bool:
+        """Whether the mean over all tasks is significantly lower than at the tuned scale."""
+        scale = {"the tuned scale": self.references["the tuned scale"]}
+        (rival,) = compare(self.measures.measures, self.measures.items(embeddings), scale, self.seed)
+        return rival.high < 0
+
+    def scale(self) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The tuned scale, its embeddings, and the scales tuned without each fold."""
+        around = self.search.around
+        assert around is not None
+        scales = [around.minimise(math.inf, REACH, fold=fold)[0] for fold in range(FOLDS)]
+        return self.scaled, self.search.embed(self.scaled), scales
 
     def keep(self, point: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """`point` or one at which its tasks are no worse, its embeddings, and the same without each fold.
@@ -108,8 +128,8 @@ class _TaskCheck:
     def _ceilings(self, tasks: Sequence[str], fold: int | None) -> dict[str, float]:
         """The best value of each task at the references, of all records or of those outside `fold`."""
         folds = self.search.folds
-        values = [folds.values(embeddings, fold) for embeddings in self.embeddings.values()]
-        return {task: min(value[task].item() for value in values) for task in tasks}
+        values = {name: folds.values(embeddings, fold) for name, embeddings in self.embeddings.items()}
+        return {task: min(values[name][task].item() for name in self._references_of(task)) for task in tasks}
 
 
 def outcome_of(search: LinearisedSearch, point: Tensor, seed: int) -> Outcome:
@@ -119,6 +139,9 @@ def outcome_of(search: LinearisedSearch, point: Tensor, seed: int) -> Outcome:
     measures = TaskMeasures(search.folds)
     check = _TaskCheck(search, measures, seed)
     point, embeddings, by_fold = check.keep(point)
+    if not math.isinf(search.pull) and check.below_scale(embeddings):
+        log.info("positioning: on average the point is worse than one scale for all, which is kept")
+        point, embeddings, by_fold = check.scale()
     fitted = measures.cross_fitted(around, by_fold, point, embeddings)
     coefficients = problem.mean_coefficients(point)
     table = problem.table(point)

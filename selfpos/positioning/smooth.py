@@ -158,10 +158,11 @@ def _standardised(embeddings: Tensor, count: int, others: Tensor) -> Tensor:
     return (cosines - among.mean()) / among.std().clamp_min(1e-6)
 
 
-def _similarities(left: Tensor, right: Tensor, similarity: str) -> Tensor:
+def compared(left: Tensor, right: Tensor, similarity: str) -> Tensor:
     """The similarity (n, m) of embeddings (n, d) and (m, d), by sentence-transformers' name of it."""
     if similarity in NORMS:
-        return -torch.cdist(left, right, p=NORMS[similarity])
+        exact = "donot_use_mm_for_euclid_dist"  # products of long embeddings lose short distances
+        return -torch.cdist(left, right, p=NORMS[similarity], compute_mode=exact)
     if similarity == "cosine":
         left, right = functional.normalize(left, dim=1), functional.normalize(right, dim=1)
     return left @ right.T
@@ -210,7 +211,7 @@ class Ranking(SmoothMeasure):
     def values(self, embeddings: Tensor, rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         """Of all `rows` with a negative. The candidates are those of all records."""
         rows = rows[self.candidates.any(1)[rows]]
-        similarities = _similarities(embeddings[: self.count], embeddings[self.count :], self.similarity)
+        similarities = compared(embeddings[: self.count], embeddings[self.count :], self.similarity)
         similarities = similarities / (self._unit(similarities, others) * self.temperature)
         index = torch.full((self.count,), -1)
         index[rows] = torch.arange(len(rows))

@@ -102,6 +102,10 @@ def teach(live: LiveModel, tasks: Mapping[str, TaskProbe]) -> tuple[dict[str, Ta
     for name in plain:
         if name not in (*names, GENERAL):
             raise unknown("vector", name, [*names, GENERAL])
+    if (similarity := live.model.similarity_fn_name) != "cosine":
+        log.warning(
+            "texts without labels are compared by their cosines, though the model compares by %s", similarity
+        )
     views = _Views(live, plain)
     warn_of_long(live, views.table.texts)
     specialist_of = {name: names.index(name) for name in plain if name in names}

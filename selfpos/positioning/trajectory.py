@@ -19,7 +19,7 @@ from selfpos.errors import OperationError, SelfposError
 from selfpos.positioning.selection import Measurement
 from selfpos.storage.atomic import write_bytes
 
-FORMAT = 6  # of the state; raised whenever a search keeps or reads something else: older states are not read
+FORMAT = 7  # of the state; raised whenever a search keeps or reads something else: older states are not read
 EVERY = 10.0  # seconds of work that a kill may cost, where a search could save after every step
 
 

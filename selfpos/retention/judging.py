@@ -61,20 +61,21 @@ class PlainTask:
     side: Side
     texts: list[str]
     asking: int = 0
+    similarity: str = "cosine"
 
     @classmethod
-    def of(cls, task: ProbeTask, side: Side) -> PlainTask:
-        """The texts of a task without labels."""
-        return cls(task.name, side, list(task.dataset["text"]))
+    def of(cls, task: ProbeTask, side: Side, similarity: str) -> PlainTask:
+        """The texts of a task without labels, which are compared by `similarity`."""
+        return cls(task.name, side, list(task.dataset["text"]), similarity=similarity)
 
     def by(self, teachers: Sequence[Tensor]) -> JudgedTask:
         """The task of agreeing with the teachers, given their embeddings of the texts: with their mean.
 
         General texts show every change, of use or not, so a fifth of the loss on them is tolerated.
         """
-        mean = torch.stack([similarities(embeddings) for embeddings in teachers]).mean(0)
+        mean = torch.stack([similarities(embeddings, self.similarity) for embeddings in teachers]).mean(0)
         general = self.side == "general"
-        measure = Agreement(self.texts, mean, of_base=general)
+        measure = Agreement(self.texts, mean, of_base=general, similarity=self.similarity)
         return JudgedTask(self.name, self.side, measure, tolerated=TOLERATED if general else 0.0)
 
 

@@ -220,7 +220,7 @@ def judged_tasks(
 
 def _judged(task: ProbeTask, side: Side, seed: int, similarity: str) -> JudgedTask | PlainTask:
     if task.type is TEXTS:
-        return PlainTask.of(task, side)
+        return PlainTask.of(task, side, similarity)
     try:
         return labelled(task, side, seed, similarity)
     except SelfposError as error:

@@ -250,7 +250,7 @@ def read_modules(folder: Path, *, plain: bool = False) -> tuple[Module, ...]:
                 "--pooling mean --out NEW` (or cls, lasttoken, max)"
             )
         elif inner := sorted(path.parent.name for path in folder.glob(f"*/{MODULES}")):
-            hint = f"; give a model in it: {', '.join(inner)}"
+            hint = f"; give a model in it, such as {inner[-1]}"
         raise SelfposError(f"{folder} is no sentence-transformers model: it has no modules.json{hint}")
     try:
         modules = tuple(_module(folder, item) for item in parse_json(read_text(file)))

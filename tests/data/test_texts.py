@@ -180,11 +180,7 @@ def test_the_corpus_is_named_for_what_it_is() -> None:
             "no column 'text'; found id, note",
         ),
         ("f.csv", b"id,note\n1,\n2,z\n", "no column 'text'; found id, note"),
-        (
-            "g.jsonl",
-            b'{"text": 5}\n' * 40,
-            r"0 distinct texts \(left out: 40 no texts but numbers or others\)",
-        ),
+        ("g.jsonl", b'{"text": 5}\n' * 40, r"0 distinct texts \(left out: 40 that are no text\)"),
     ],
 )
 def test_a_source_that_gives_no_texts_is_refused_in_a_sentence(
@@ -207,6 +203,23 @@ def test_a_model_an_empty_folder_and_nothing_are_no_texts(tmp_path: Path, tiny_b
 
 def test_texts_that_others_have_are_left_out(tmp_path: Path) -> None:
     source = write(tmp_path / "a.txt", "\n".join([*WORDS, WORDS[0]]))
-    read = read_texts(source, without={WORDS[0], WORDS[1], "elsewhere"}, fewest=2)
-    assert read.texts == WORDS[2:]
-    assert read.description.endswith("(left out: 3 that the vectors have, too)")
+    read = read_texts(source, without={WORDS[0], WORDS[1], "elsewhere"}, fewest=2, most=3)
+    assert len(read.texts) == 3
+    assert read.source == frozenset(WORDS[2:])
+    assert read.description.endswith("(left out: 3 of others)")
+
+
+def test_a_split_without_records_does_not_keep_the_others(tmp_path: Path) -> None:
+    whole = Dataset.from_dict({"text": WORDS, "label": [1] * len(WORDS)})
+    DatasetDict({"train": whole, "test": whole.select([])}).save_to_disk(str(tmp_path / "set"))
+    assert read_texts(str(tmp_path / "set")).texts == WORDS
+
+
+def test_what_is_about_a_data_set_is_none_of_its_texts(tmp_path: Path) -> None:
+    write(tmp_path / "license.jsonl", lines([{"text": text} for text in WORDS]))
+    write(tmp_path / "a.jsonl", lines([{"text": f"a {text}"} for text in WORDS]))
+    write(tmp_path / "README.md", "About this set")
+    (tmp_path / "guide").mkdir()
+    write(tmp_path / "guide" / "README.md", "How to begin")
+    expected = {*WORDS, *(f"a {text}" for text in WORDS), "How to begin"}
+    assert set(read_texts(str(tmp_path)).texts) == expected

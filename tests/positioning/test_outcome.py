@@ -126,6 +126,34 @@ def test_taught_tasks_are_compared_with_the_base_alone(
     )
     check.references, check.seed = {"the base": below_base, "the tuned scale": below_scale}, 0
     assert check.worse(torch.zeros(1, 2)) == worse
+    values = {"base": torch.tensor(3.0), "scale": torch.tensor(1.0)}
+    folds = SimpleNamespace(values=lambda at, fold: dict.fromkeys(kinds, values[at]))
+    check.search, check.embeddings = (
+        SimpleNamespace(folds=folds),
+        {"the base": "base", "the tuned scale": "scale"},
+    )
+    assert check._ceilings(["records", "texts"], None) == {"records": 1.0, "texts": 3.0}
+
+
+@pytest.mark.slow
+def test_a_point_that_is_worse_than_one_scale_on_average_is_not_kept(
+    tiny_base: Path, tiny_specialists: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, tasks = make_live(tiny_base, tiny_specialists), {"pairs": pairs(), "graded": graded()}
+    search, point = searched(live, tasks)
+    search.pull = 0.03
+    point = point + torch.tensor([[0.2, -0.2, 0.0]], dtype=torch.float64)
+    search.known["point"] = search.embed(point)
+    monkeypatch.setattr(_TaskCheck, "worse", lambda self, embeddings: [])
+    found: dict[bool, outcome.Outcome] = {}
+    for below in (False, True):
+        monkeypatch.setattr(_TaskCheck, "below_scale", lambda self, embeddings, below=below: below)
+        found[below] = outcome.outcome_of(search, point, seed=0)
+    free, kept = (found[below].parameters for below in (False, True))
+    assert free is not None and torch.equal(free, point)
+    assert kept is not None and torch.allclose(kept, search.uniform(search.scale))
+    assert found[True].pull is None
+    assert str(found[True].verdict).startswith("kept one scale for all")
 
 
 @pytest.mark.slow

@@ -7,11 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
+from selfpos.data.probe import ProbeTask
+from selfpos.positioning.draws import split_probe
 from selfpos.positioning.position import position
+from selfpos.positioning.smooth import RERANKED, Ranking
 from selfpos.recipe import PositioningSettings, ValidationSettings
+from selfpos.retention.judging import PlainTask
 from selfpos.storage.manifest import read_manifest
 from selfpos.tasks import get_task
 from selfpos.training import train
@@ -65,3 +70,45 @@ def test_a_training_is_validated_by_the_similarity_of_the_model(tmp_path: Path) 
     model = SentenceTransformer(str(tmp_path / "out"), device="cpu")
     score = read_manifest(tmp_path / "out")["validation"]["history"][-1]["scores"]["r"]
     assert score == pytest.approx(own_ndcg(model, held_out["query"][:], held_out["positive"][:]), abs=1e-6)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_a_search_minimises_and_selects_by_the_similarity_of_the_model(similarity: str) -> None:
+    """A long text is near by the dot product alone."""
+    anchors, positives = ["q", "r", "s", "t"], ["near", "long", "u", "v"]
+    probe = ProbeTask(
+        "r", get_task("retrieval"), Dataset.from_dict({"query": anchors, "positive": positives})
+    )
+    search, validation = split_probe({"r": probe}, 0.5, 0, 0.05, similarity)
+    task, batch = search["r"], search["r"].everything()
+    rows = torch.randn(4, 3, generator=torch.Generator().manual_seed(1)) * torch.tensor(
+        [[1.0], [2], [3], [9]]
+    )
+    smooth = task.smooth(batch, 0.05)
+    assert len(smooth.texts) == 4
+    temperature = 0.05 if similarity == "cosine" else RERANKED * 0.05
+    expected = Ranking(batch.columns, temperature, similarity).value(rows)
+    assert float(smooth.value(rows)) == pytest.approx(float(expected))
+    measures = [task.measure_beside(validation["r"].everything(), batch), task.measure(batch)]
+    assert [measure._similarity for measure in measures] == [similarity, similarity]
+
+
+def test_agreement_on_plain_texts_is_by_the_similarity_of_the_model() -> None:
+    """Other lengths of embeddings change what is near by the dot product, and no cosine."""
+    generator = torch.Generator().manual_seed(0)
+    base, lengths = torch.randn(40, 8, generator=generator), torch.rand(40, 1, generator=generator)
+    scores = {}
+    for similarity in ("cosine", "dot"):
+        plain = PlainTask("general", "general", [str(row) for row in range(40)], similarity=similarity)
+        measure = plain.by([base]).measure
+        assert measure.score(base) == pytest.approx(1)
+        scores[similarity] = measure.score(base * (0.1 + lengths))
+    assert scores["cosine"] == pytest.approx(1)
+    expected = []
+    moved = (base * (0.1 + lengths)).numpy()
+    for row in range(40):
+        others = [other for other in range(40) if other != row]
+        products = [(rows[row] @ rows[others].T) for rows in (base.numpy(), moved)]
+        expected.append(np.corrcoef(products[0], products[1])[0, 1])
+    assert scores["dot"] == pytest.approx(np.mean(expected), abs=1e-5)
+    assert scores["dot"] < 0.95

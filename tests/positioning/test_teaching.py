@@ -259,4 +259,4 @@ def test_general_texts_are_without_those_of_the_vectors(tiny_base: Path, tmp_pat
     tasks = texts_of(tiny_base, [tmp_path / "alpha"], sources, say=said.append)
     assert list(tasks) == [GENERAL, "alpha"]
     assert tasks[GENERAL].records["text"][:] == general
-    assert said[1].endswith("(left out: 5 that the vectors have, too)")
+    assert said[1].endswith("(left out: 5 of others)")

@@ -210,7 +210,7 @@ def test_the_folder_of_a_training_names_its_checkpoints(
     for step in (20, 40):
         shutil.copytree(tuned, tmp_path / "runs" / f"checkpoint-{step}")
     sentence = said(retain(selfpos, tiny_base, [tmp_path / "runs"], tmp_path / "out"))
-    assert "it has no modules.json; give a model in it: checkpoint-20, checkpoint-40" in sentence
+    assert "it has no modules.json; give a model in it, such as checkpoint-40" in sentence
 
 
 def test_a_fine_tune_that_does_not_say_its_domain(
