@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from operator import imul
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -19,7 +20,7 @@ from selfpos.merging.output.modules import add_modules
 from selfpos.merging.output.provenance import compact, file_metadata, fingerprint, provenance
 from selfpos.merging.output.weights import JOURNAL, Output, write_weights
 from selfpos.merging.plan import Coefficients, Plan, plan
-from selfpos.merging.stream import Array, Chunk, Stream, require_statistics
+from selfpos.merging.stream import Array, Chunk, ReadOnAccess, Stream, require_statistics
 from selfpos.recipe.merging import MEGABYTE
 from selfpos.storage.atomic import resumable_folder
 from selfpos.storage.manifest import write_manifest
@@ -228,9 +229,11 @@ def combine(chunk: Chunk, coefficients: list[float]) -> Array:
         base_coefficient, *coefficients = coefficients
         if base_coefficient != 1.0:
             total = chunk.base * (base_coefficient - 1.0)
+    read_here = isinstance(chunk.vectors, ReadOnAccess)  # so that no one else needs the arrays
     for vector, coefficient in zip(chunk.vectors, coefficients, strict=True):
+        term = imul(vector, coefficient) if read_here else vector * coefficient
         if total is None:
-            total = vector * coefficient
+            total = term
         else:
-            total += vector * coefficient
+            total += term
     return total

@@ -48,7 +48,8 @@ def from_float32(values: np.ndarray, dtype: str) -> np.ndarray:
     if dtype != "BF16":
         return np.ascontiguousarray(values, dtype=STORED[dtype])
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
-    odd = (bits >> np.uint32(16)) & np.uint32(1)
+    odd = bits >> np.uint32(16)
+    odd &= np.uint32(1)
     odd += np.uint32(0x7FFF)
     odd += bits
     odd >>= np.uint32(16)
