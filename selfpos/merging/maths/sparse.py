@@ -21,14 +21,20 @@ def elect_and_join(vectors: list[Array], weights: list[float], normalize: bool) 
     for vector in vectors[1:]:
         total += vector
     positive, negative = total > 0, total < 0
-    joined = total * 0.0
-    agreeing = joined + 0.0
+    joined, agreeing = total * 0.0, total * 0.0
+    # of weights 1 the sum of those that agree is their number, for which a byte will do
+    counted = len(weights) < 256 and all(abs(weight) == 1.0 for weight in weights)
+    module = array_module(total)
+    number = module.zeros_like(positive, dtype=module.uint8)
     for vector, weight in zip(vectors, weights, strict=True):
         agrees = ((vector > 0) & positive) | ((vector < 0) & negative)
         joined += vector * agrees
-        if normalize:
+        if counted:
+            number += agrees
+        elif normalize:
             agreeing += agrees * abs(weight)
     if normalize:
+        agreeing += number
         agreeing += agreeing == 0  # where nothing agreed: 0 / 1
         joined /= agreeing
     return joined
