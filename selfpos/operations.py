@@ -283,9 +283,11 @@ def texts_of(
     prompt = side_prompt(open_model(base), "document")
     for name in (*names, GENERAL):
         # what the fine-tunes are to have learned is not to stay as it was
-        taught = frozenset[str]().union(*(texts.source for texts in read.values() if name == GENERAL))
+        source, taught = sources.get(name, "corpus"), set[str]()
+        for other, texts in read.items() if name == GENERAL else ():
+            taught.update(texts.texts if sources[other] == source else texts.source)
         try:
-            read[name] = read_texts(sources.get(name, "corpus"), seed=seed, without=taught)
+            read[name] = read_texts(source, seed=seed, without=taught)
         except SelfposError as error:
             raise type(error)(f"texts of {name}: {error}") from None
         why = "" if name in sources else f"; --texts {GENERAL}=FILE would give others"

@@ -79,7 +79,7 @@ def test_a_probe_too_small_to_retain_on_is_refused_before_anything_is_trained(
 ) -> None:
     recipe = recipe_of(tiny_base, tmp_path, ("retrieval",))
     recipe = recipe.model_copy(update={"probe": recipe.probe.model_copy(update={"per_task": 12})})
-    with pytest.raises(SelfposError, match="gives 12 records of retrieval, and 32 are needed"):
+    with pytest.raises(SelfposError, match="gives 12 records for task retrieval, and 32 are needed"):
         plan_run(recipe, tmp_path / "run")
 
 

@@ -49,7 +49,7 @@ class Near(SmoothMeasure):
 @pytest.fixture
 def near(monkeypatch: pytest.MonkeyPatch) -> dict[str, Probe]:
     """A task that is measured by `Near`, whose targets are to be set."""
-    monkeypatch.setattr(objective, "smooth_measure", lambda batch, _: Near(batch.columns[0]))
+    monkeypatch.setattr(objective, "smooth_measure", lambda batch, *_: Near(batch.columns[0]))
     dataset = Dataset.from_dict({"text": words(60, seed=4)})
     return {"near": Probe("near", PairTask(), dataset)}
 
