@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from selfpos.merging import METHODS, get_method
 from selfpos.merging.maths.matrices import join, leading_of_each
+from selfpos.merging.maths.sparse import elect_and_join
 from selfpos.merging.stream import Chunk
 from tests.helpers import reference as ref
 from tests.helpers.folders import difference, moved, random_state
@@ -350,3 +351,15 @@ def test_directions_that_a_vector_does_not_move_along_turn_no_others_in_tsv_m() 
     np.testing.assert_allclose(((left * values) @ right).numpy(), joined(low), atol=1e-2)
     noise = 1e-7 * generator.normal(size=(96, 96)).astype(np.float32)
     np.testing.assert_allclose(joined(low + noise), joined(low), atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("count", "weight"), [(2, 1.0), (2, -1.0), (3, 0.3), (255, 1.0), (256, 1.0), (600, 1.0)]
+)
+def test_the_election_divides_by_the_weights_of_all_that_agree(count: int, weight: float) -> None:
+    # the first entry of all is 3, the second of one is against the others, the third is 0
+    vectors = [np.array([3.0, -0.5 if index else 0.25, 0.0], np.float32) for index in range(count)]
+    weights = [weight] * count
+    wanted = np.array([3.0, -0.5, 0.0]) * np.sign(weight)
+    found = elect_and_join(vectors, weights, normalize=True)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
