@@ -39,7 +39,7 @@ def make_inputs(folder: Path, records: int) -> tuple[Path, list[Path], Path, int
     from selfpos.recipe import TaskSource
     from selfpos.storage.locate import locate_model
     from selfpos.tasks import get_task
-    from tests.conftest import make_specialist
+    from tests.helpers.models import make_specialist
 
     base = locate_model("all-MiniLM-L6-v2")
     names = ["first", "second"]

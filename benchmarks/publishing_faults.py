@@ -3,7 +3,7 @@ benchmarks/results/publishing_faults.md.
 
     python benchmarks/publishing_faults.py
 
-The Hub is a small server on loopback (tests/publishing/hub_server.py) that is told to fail. The command line
+The Hub is a small server on loopback (tests/helpers/hub/hub_server.py) that is told to fail. The command line
 runs in a process of its own, with Xet, as it is installed by default. The waits between the client's tries
 are shortened, so how long it tries is not told here. The large upload is of random weights, 160 MB; it takes
 a minute and 2 GB of disk and memory.
@@ -42,8 +42,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--small", action="store_true", help="leave the large upload out")
     options = parser.parse_args()
-    from tests.conftest import make_tiny_model
-    from tests.publishing.hub_server import running_hub
+    from tests.helpers.hub.hub_server import running_hub
+    from tests.helpers.models import make_tiny_model
 
     with running_hub() as hub, tempfile.TemporaryDirectory(prefix="publishing-faults-") as name:
         work = Path(name)
@@ -64,8 +64,8 @@ def main() -> None:
 
 def ready(base: Path, folder: Path, seed: int) -> Path:
     """A model to send, of weights of its own: Xet remembers what it has sent."""
-    from tests.conftest import make_specialist
-    from tests.publishing.conftest import write_manifest
+    from tests.helpers.hub.scored_run import write_manifest
+    from tests.helpers.models import make_specialist
 
     model = make_specialist(base, folder, seed=seed)
     return write_manifest(
@@ -74,8 +74,8 @@ def ready(base: Path, folder: Path, seed: int) -> Path:
 
 
 def pushes(hub: Any, base: Path, work: Path) -> list[dict[str, Any]]:
-    from tests.publishing.client import Client
-    from tests.publishing.faults import CASES, other_model, play
+    from tests.helpers.hub.client import Client
+    from tests.helpers.hub.faults import CASES, other_model, play
 
     clients = {lfs: Client(hub, work / f"home-{lfs}", xet=not lfs) for lfs in (False, True)}
     rows = []
@@ -100,8 +100,8 @@ def pushes(hub: Any, base: Path, work: Path) -> list[dict[str, Any]]:
 
 
 def pulls(hub: Any, base: Path, work: Path) -> list[dict[str, Any]]:
-    from tests.publishing.client import Client
-    from tests.publishing.faults import PULLS
+    from tests.helpers.hub.client import Client
+    from tests.helpers.hub.faults import PULLS
 
     rows = []
     client = Client(hub, work / "home-pull")
@@ -135,8 +135,8 @@ def large(hub: Any, base: Path, work: Path, *, xet: bool, end: str) -> dict[str,
     """
     from safetensors.numpy import save_file
 
-    from tests.publishing.client import environment
-    from tests.publishing.faults import REPO
+    from tests.helpers.hub.client import environment
+    from tests.helpers.hub.faults import REPO
 
     hub.reset()
     hub.heal()

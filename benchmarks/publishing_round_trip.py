@@ -3,7 +3,7 @@ benchmarks/results/publishing_round_trip.md.
 
     python benchmarks/publishing_round_trip.py checkpoints/quickstart [--model NAME] [--keep FOLDER]
 
-The Hub is a small server on loopback (tests/publishing/hub_server.py), reached by the real client through
+The Hub is a small server on loopback (tests/helpers/hub/hub_server.py), reached by the real client through
 HF_ENDPOINT and Xet. Whoever loads the model and makes it again has an empty cache and not the run: only what
 was published. With --keep the published files are written to FOLDER.
 """
@@ -44,9 +44,9 @@ def main() -> None:
         "--out", type=Path, default=ROOT / "benchmarks" / "results" / "publishing_round_trip.md"
     )
     options = parser.parse_args()
-    from tests.publishing.client import Client
-    from tests.publishing.hub_server import running_hub
-    from tests.publishing.hub_state import Hub
+    from tests.helpers.hub.client import Client
+    from tests.helpers.hub.hub_server import running_hub
+    from tests.helpers.hub.hub_state import Hub
 
     model, repo = options.run / "merged" / options.model, f"alice/{options.run.name}"
     lines = [

@@ -18,8 +18,8 @@ import yaml
 from selfpos import cli
 from selfpos.cli import VERBS
 from selfpos.errors import stopped
-from tests.conftest import make_tiny_model
 from tests.helpers.command import ROOT, CommandLine, Done, own_process, said
+from tests.helpers.models import make_tiny_model
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])

@@ -1,5 +1,5 @@
 """The Hub that fails, moves or is left in the middle: pushes and fetches over real HTTP, against a small Hub
-on loopback (tests/publishing/hub_server.py).
+on loopback (tests/helpers/hub/hub_server.py).
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ SEEDS = count(1000)
 @contextmanager
 def around() -> Iterator[Any]:
     """The Hub on loopback, for a process that has not yet imported the client: it reads then where it is."""
-    from tests.publishing.client import environment
-    from tests.publishing.hub_server import running_hub
+    from tests.helpers.hub.client import environment
+    from tests.helpers.hub.hub_server import running_hub
 
     with running_hub() as hub, tempfile.TemporaryDirectory() as home:
         os.environ.pop("HF_HUB_OFFLINE", None)
         os.environ |= environment(hub, Path(home))
-        import tests.publishing.worker  # the client without waits between its tries
+        import tests.helpers.hub.worker  # the client without waits between its tries
 
-        assert tests.publishing.worker
+        assert tests.helpers.hub.worker
         yield hub
 
 
@@ -51,8 +51,8 @@ def outcomes(place: Place) -> Iterator[Outcome]:
 
 def ready(place: Place) -> Path:
     """A model to send, of weights of its own: Xet remembers what it has sent."""
-    from tests.conftest import make_specialist
-    from tests.publishing.scored_run import write_manifest
+    from tests.helpers.hub.scored_run import write_manifest
+    from tests.helpers.models import make_specialist
 
     model = make_specialist(place.base, place.fresh() / "merged", seed=next(SEEDS))
     merge = {"method": "ties", "sources": []}
@@ -84,7 +84,7 @@ def finished(hub: Any, model: Path) -> str:
 
 def faults(place: Place, hub: Any) -> Iterator[Outcome]:
     """The Hub's own faults, as the tests of publishing list them."""
-    from tests.publishing.faults import CASES, other_model
+    from tests.helpers.hub.faults import CASES, other_model
 
     for name, case in CASES.items():
         if case.lfs or case.patience is not None or case.env:

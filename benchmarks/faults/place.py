@@ -28,7 +28,7 @@ class Place:
 
         from selfpos.data.probe import write_probe
         from selfpos.tasks import get_task
-        from tests.conftest import make_specialist, make_tiny_model
+        from tests.helpers.models import make_specialist, make_tiny_model
 
         self.base = make_tiny_model(self.folder / "models" / "base")
         self.vectors = [

@@ -31,7 +31,7 @@ def _merged(fault: str, words: list, out: Path, seconds: float, memory: int) -> 
 
 
 def many_vectors(place: Place) -> Outcome:
-    from tests.conftest import make_specialist
+    from tests.helpers.models import make_specialist
 
     folder = place.fresh()
     vectors = [make_specialist(place.base, folder / f"v{seed}", seed=seed) for seed in range(32)]

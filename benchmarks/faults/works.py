@@ -48,7 +48,7 @@ def works(place: Place) -> dict[str, Work]:
 
 def others(place: Place, done: Path) -> dict[str, Work]:
     """The other verbs, on the finished run in `done`."""
-    from tests.conftest import make_specialist
+    from tests.helpers.models import make_specialist
 
     data = f"sts={place.pairs}"
     near = make_specialist(place.base, place.fresh() / "near", seed=9, size=0.002)

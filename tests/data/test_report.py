@@ -16,8 +16,8 @@ from selfpos.operations import finetune
 from selfpos.recipe import TaskSource, TrainingSettings
 from selfpos.storage.manifest import read_manifest
 from selfpos.tasks import get_task
-from tests.conftest import make_tiny_model
 from tests.helpers.files import write_lines
+from tests.helpers.models import make_tiny_model
 
 
 def test_every_number_of_the_report_counted_by_hand(tiny_base: Path, tmp_path: Path) -> None:

@@ -12,21 +12,10 @@ import pytest
 from selfpos.data.corpus import Corpus
 from selfpos.data.corpus_extraction import HELD_OUT, Entry
 from selfpos.storage.locate import cache_folder
+from tests.helpers.own_tasks import sentence
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
-
-SYLLABLES = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
-
-
-def sentence(rng: random.Random, count: int = 6) -> str:
-    return " ".join("".join(rng.choices(SYLLABLES, k=2)) for _ in range(count))
-
-
-def sentences(count: int, seed: int = 0) -> list[str]:
-    """So many sentences, drawn with `seed`."""
-    rng = random.Random(seed)
-    return [sentence(rng) for _ in range(count)]
 
 
 @pytest.fixture

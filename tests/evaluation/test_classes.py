@@ -17,13 +17,12 @@ from selfpos.errors import SelfposError
 from selfpos.evaluation import evaluate, select_tasks
 from selfpos.evaluation.tasks import new_task, retrieval_data
 from selfpos.storage.model_class import check_embeds, class_of
-from tests.conftest import make_specialist
-from tests.evaluation.test_reach import declare
 from tests.helpers.adapters import edit_json
 from tests.helpers.command import CommandLine
-from tests.helpers.families import plain_bert
+from tests.helpers.families import KINDS, plain_bert
 from tests.helpers.files import write_lines
-from tests.merging.test_model_classes import KINDS
+from tests.helpers.models import make_specialist
+from tests.helpers.own_tasks import declare
 
 
 def words(draw: random.Random, count: int) -> str:

@@ -11,9 +11,8 @@ import yaml
 
 from selfpos.errors import SelfposError
 from selfpos.evaluation import evaluate, select_tasks
-from tests.evaluation.conftest import sentences
-from tests.evaluation.test_reach import declare
 from tests.helpers.files import write_lines
+from tests.helpers.own_tasks import declare, sentences
 
 
 @pytest.mark.parametrize(

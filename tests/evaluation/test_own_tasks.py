@@ -10,9 +10,8 @@ import pytest
 
 from selfpos.errors import SelfposError
 from selfpos.evaluation import evaluate, select_tasks
-from tests.evaluation.conftest import sentence, sentences
-from tests.evaluation.test_reach import declare
 from tests.helpers.files import write_lines
+from tests.helpers.own_tasks import declare, sentence, sentences
 
 
 def scores_of(model: Path, folder: Path, names: list[Any], data_dir: Path | None = None) -> dict[str, float]:

@@ -15,19 +15,12 @@ from selfpos.evaluation.local_data import fetch
 from selfpos.evaluation.run import TasksFailedError
 from selfpos.evaluation.select import QUICK_TASKS, wanted_tasks
 from selfpos.evaluation.tasks import new_task
-from tests.evaluation.conftest import sentence
 from tests.helpers.files import write_lines
+from tests.helpers.own_tasks import declare, sentence
 
 
 def names(tasks: list[Any]) -> list[str]:
     return [task.metadata.name for task in tasks]
-
-
-def declare(folder: Path, **fields: Any) -> str:
-    import yaml
-
-    (folder / "mine.yaml").write_text(yaml.safe_dump(fields))
-    return str(folder / "mine.yaml")
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from selfpos.evaluation.embed import EncodingOptions, constant_features
 from selfpos.evaluation.encoder import Embedder, embedding_identity
 from selfpos.evaluation.store import DiskStore, MemoryStore, key_of
 from selfpos.passes import batches
-from tests.evaluation.conftest import sentence
+from tests.helpers.own_tasks import sentence
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask

@@ -19,9 +19,9 @@ from selfpos.storage.locate import locate_model
 from selfpos.storage.model_folder import open_model, refuse_pickles
 from selfpos.storage.pickles import without_pickles
 from selfpos.training.models import check_trainable
-from tests.conftest import make_specialist
+from tests.helpers.adapters import in_shards
 from tests.helpers.command import CommandLine, said
-from tests.storage.test_weight_files import in_shards
+from tests.helpers.models import make_specialist
 
 
 class Planted:

@@ -15,7 +15,7 @@ import pytest
 
 from selfpos.recipe import TrainingSettings
 from selfpos.signals import ending_signals
-from tests.helpers.command import ROOT, own_process
+from tests.helpers.command import ROOT, own_process, starting
 
 STATUS = {signal.SIGTERM: 143, signal.SIGHUP: 129}
 MERGE = "from selfpos.cli import main; from tests.helpers.slow_ties import pause; pause(); main()"
@@ -27,13 +27,6 @@ def hangups_arrive() -> Iterator[None]:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
-
-
-def starting(tmp_path: Path, before: str) -> dict[str, str]:
-    """The environment in which `selfpos` does `before` and then what `struck` does."""
-    start = f"import signal, selfpos.cli\n{before}\nselfpos.cli.selfpos = struck\n"
-    (tmp_path / "sitecustomize.py").write_text(start, encoding="utf-8")
-    return {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
 
 
 def test_a_lost_terminal_with_closed_outputs_ends_the_work_too() -> None:

@@ -11,8 +11,7 @@ from textwrap import dedent
 import pytest
 
 from selfpos.signals import repeated_interrupts
-from tests.faults.test_signals import starting
-from tests.helpers.command import own_process
+from tests.helpers.command import own_process, starting
 
 
 def swallow() -> None:

@@ -1,4 +1,4 @@
-"""Adapters and damaged copies of models."""
+"""Adapters, and copies of models that are damaged or in shards."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+
+SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 
 
 def state(folder: Path) -> dict[str, np.ndarray]:
@@ -54,6 +56,24 @@ def make_adapter(
 
 def edit_json(file: Path, **change: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
+
+
+def in_shards(base: Path, folder: Path, *, twice: bool = False) -> dict[str, str]:
+    """A copy in two shards without an index, the last tensor in both (wrong in the first) with `twice`;
+    returns the weight map.
+    """
+    shutil.copytree(base, folder)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = list(tensors)
+    halves = [names[::2], names[1::2]]
+    weight_map = {name: SHARDS[number] for number, half in enumerate(halves) for name in half}
+    for number, half in enumerate(halves):
+        stored = {name: tensors[name] for name in half}
+        if twice and number == 0:
+            stored[halves[1][-1]] = tensors[halves[1][-1]] + 1
+        save_file(stored, folder / SHARDS[number], {"format": "pt"})
+    return weight_map
 
 
 def changed(tiny_base: Path, folder: Path, what: str) -> None:

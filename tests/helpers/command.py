@@ -69,6 +69,13 @@ def own_process(*words: str | Path, cwd: Path | None = None, **env: str) -> Done
     return Done(done.returncode, done.stdout, done.stderr)
 
 
+def starting(tmp_path: Path, before: str) -> dict[str, str]:
+    """The environment in which `selfpos` does `before` and then what `struck` does."""
+    start = f"import signal, selfpos.cli\n{before}\nselfpos.cli.selfpos = struck\n"
+    (tmp_path / "sitecustomize.py").write_text(start, encoding="utf-8")
+    return {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+
+
 def said(done: Done) -> str:
     """The one sentence of a refused command (exit status 2); fails where there is a traceback."""
     assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)

@@ -1,10 +1,11 @@
-"""A tiny study of class imbalance, its records, and calls of its command."""
+"""A tiny study of class imbalance, its images and records, and calls of its command."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from click.testing import CliRunner
@@ -16,6 +17,18 @@ from selfpos.imbalance.study.recipe import ImbalanceRecipe
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "imbalance"
 STEP = {"profile": "step", "rho": [10], "mu": [0.5]}
+
+
+def make_images(count: int, seed: int, classes: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    """`count` noisy 28×28 images per class; class c has a bright bar at a place of its own."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(classes), count)
+    images = rng.integers(0, 120, (len(labels), 28, 28))
+    for index, label in enumerate(labels):
+        row = 2 + 5 * (label % 5)
+        columns = slice(2, 13) if label < 5 else slice(15, 26)
+        images[index, row : row + 3, columns] += 110
+    return images.astype(np.uint8), labels.astype(np.int64)
 
 
 def tiny(archive: Path, **changes: object) -> dict[str, Any]:

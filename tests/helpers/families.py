@@ -148,6 +148,21 @@ def splade(place: Path, kind: str = "BertForMaskedLM", **fields: Any) -> Path:
     return place / "base"
 
 
+def cross_encoder(place: Path) -> Path:
+    """A tiny random CrossEncoder."""
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    plain = plain_bert(place / "plain", "BertForSequenceClassification", num_labels=1)
+    model = CrossEncoder(str(plain), device="cpu", activation_fn=torch.nn.Identity(), prompts={"q": "ask "})
+    model.save_pretrained(str(place / "base"))
+    return place / "base"
+
+
+KINDS = {"CrossEncoder": cross_encoder, "SparseEncoder": splade, "MultiVectorEncoder": colbert}
+"""What makes a tiny model of each class of sentence-transformers that is not SentenceTransformer."""
+
+
 def pylate(today: Path, folder: Path, **fields: Any) -> Path:
     """The MultiVectorEncoder `today` as PyLate stores it, with its markers as tokens; `fields` of its
     config_sentence_transformers.json replace the usual ones, and those that are None are left out.

@@ -1,9 +1,10 @@
-"""Runs with scores and the examples behind them, as files, without a model."""
+"""Runs with scores and the examples behind them, as files, without a model; and the report of one."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +82,12 @@ def write_run(path: Path, seed: int = 0, count: int = 120, **changes: object) ->
         parts = {task: part_of(task, qualities[model], own_noise, count) for task in TYPES}
         write_scores(run.scores(model), f"small/{model}", model.ljust(40, "0"), parts)
     return run
+
+
+@dataclass(frozen=True)
+class WrittenReport:
+    """A run, its report as text, and the folder of its figures (SVG)."""
+
+    run: RunFolder
+    page: str
+    figures: Path

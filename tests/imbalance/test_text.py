@@ -16,8 +16,8 @@ from selfpos.imbalance.study.networks import seeded
 from selfpos.imbalance.study.results import read_results
 from selfpos.imbalance.study.trainer import predict
 from selfpos.imbalance.study.unit import Imbalance, Unit, new_network, train_unit
-from tests.conftest import make_tiny_model
 from tests.helpers.companion import imbalance, record, tiny_recipe, write_tiny
+from tests.helpers.models import make_tiny_model
 
 ENCODER = "all-MiniLM-L6-v2"
 TEXTS = {"n_max": 16, "validation": 4, "grid": [{"profile": "step", "rho": [4], "mu": [1 / 3]}]}

@@ -13,8 +13,8 @@ from selfpos.errors import SelfposError
 from selfpos.mergekit import translate_recipes
 from tests.helpers.command import CommandLine
 from tests.helpers.folders import make_folder
+from tests.helpers.mergekit_recipes import merge_recipe, translated, write_recipe
 from tests.helpers.merges import models
-from tests.mergekit.test_recipes import merge_recipe, translated, write
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ from tests.mergekit.test_recipes import merge_recipe, translated, write
 )
 def test_lines_that_do_no_harm_are_noted(lines: str, note: str, tmp_path: Path) -> None:
     head = "models: [{model: a, parameters: {weight: 1}}]\nmerge_method: ties\nbase_model: b\n"
-    notes = translated(write(tmp_path / "merge.yml", head + lines)).notes
+    notes = translated(write_recipe(tmp_path / "merge.yml", head + lines)).notes
     assert any(note in line for line in notes)
     assert any("same magnitude" in line for line in notes)
 
@@ -44,7 +44,7 @@ def test_filters_that_fit_no_tensor_have_no_effect(tmp_path: Path) -> None:
         "base_model": str(tmp_path / "base"),
         "models": [{"model": str(tmp_path / "one"), "parameters": {"weight": rules}}],
     }
-    file = write(tmp_path / "merge.yml", yaml.safe_dump(recipe))
+    file = write_recipe(tmp_path / "merge.yml", yaml.safe_dump(recipe))
     fitted = translated(file).fitted()
     assert [note for note in fitted.notes if "lm_head" in note]
     assert not [note for note in fitted.notes if "embeddings" in note]
@@ -57,9 +57,9 @@ def test_filters_that_fit_no_tensor_have_no_effect(tmp_path: Path) -> None:
 
 def test_karcher_takes_the_base_for_a_model(tmp_path: Path) -> None:
     text = "merge_method: karcher\nbase_model: b\nmodels: [{model: a}, {model: c}]\n"
-    found = translated(write(tmp_path / "merge.yml", text))
+    found = translated(write_recipe(tmp_path / "merge.yml", text))
     assert found.sources == ["a", "c", "b"] and any("one more of the models" in note for note in found.notes)
-    listed = translated(write(tmp_path / "merge.yml", text.replace("model: c", "model: b")))
+    listed = translated(write_recipe(tmp_path / "merge.yml", text.replace("model: c", "model: b")))
     assert listed.sources == ["a", "b"]
 
 
@@ -78,7 +78,7 @@ def test_several_recipes_are_merged_in_their_order(tmp_path: Path, selfpos: Comm
             {"model": str(tmp_path / "two"), "parameters": {"weight": 1}},
         ]
     }
-    file = write(tmp_path / "merge.yml", yaml.safe_dump_all([first, last]))
+    file = write_recipe(tmp_path / "merge.yml", yaml.safe_dump_all([first, last]))
     before = sorted(tmp_path.iterdir())
     for out in (tmp_path / "out", tmp_path / "new" / "folder" / "out"):
         planned = selfpos("merge", file, "--out", out, "--dry-run")
@@ -96,6 +96,8 @@ def test_several_recipes_are_merged_in_their_order(tmp_path: Path, selfpos: Comm
         expected = value + 0.5 * (tuned[0][key] - value) + (tuned[1][key] - value)
         np.testing.assert_allclose(found[key], expected, atol=1e-6, err_msg=key)
     assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "out"])
-    unnamed = write(tmp_path / "unnamed.yml", yaml.safe_dump_all([half | {"models": [{"model": "a"}]}, last]))
+    unnamed = write_recipe(
+        tmp_path / "unnamed.yml", yaml.safe_dump_all([half | {"models": [{"model": "a"}]}, last])
+    )
     with pytest.raises(SelfposError, match="a recipe before the last needs a name"):
         translate_recipes(unnamed)

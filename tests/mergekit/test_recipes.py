@@ -12,31 +12,12 @@ import yaml
 from safetensors.numpy import load_file
 
 from selfpos.errors import SelfposError
-from selfpos.mergekit import Translation, translate_recipes
 from selfpos.mergekit.methods import MERGEKIT
 from selfpos.mergekit.rules import EVERY_LAYER
-from selfpos.merging import MergeResult, merge
 from selfpos.merging.method import get_method
 from tests.helpers.folders import make_folder
+from tests.helpers.mergekit_recipes import merge_recipe, translated, write_recipe
 from tests.helpers.merges import models
-
-
-def write(file: Path, text: str) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
-    return file
-
-
-def translated(file: Path) -> Translation:
-    """The translation of the only recipe in `file`."""
-    ((_, translation),) = translate_recipes(file)
-    return translation
-
-
-def merge_recipe(file: Path, out: Path) -> MergeResult:
-    """The merge that `selfpos merge FILE` does."""
-    asked = translated(file).fitted()
-    return merge(Path(asked.base), list(map(Path, asked.sources)), asked.method, out, **asked.options)
 
 
 def over_depth(ramp: str, first: float) -> dict[str, Any]:
@@ -45,7 +26,7 @@ def over_depth(ramp: str, first: float) -> dict[str, Any]:
 
 
 def test_a_recipe_with_everything(tmp_path: Path) -> None:
-    file = write(
+    file = write_recipe(
         tmp_path / "merge.yml",
         """
 models:
@@ -90,7 +71,7 @@ tokenizer_source: union
 
 
 def test_whole_slices_are_models(tmp_path: Path) -> None:
-    file = write(
+    file = write_recipe(
         tmp_path / "merge.yml",
         """
 slices:
@@ -191,18 +172,18 @@ def test_what_cannot_be_honoured_is_named_with_its_line(
     tmp_path: Path, text: str, line: int, message: str
 ) -> None:
     with pytest.raises(SelfposError, match=rf"line {line}: .*{message}"):
-        translated(write(tmp_path / "merge.yml", text))
+        translated(write_recipe(tmp_path / "merge.yml", text))
 
 
 def test_numbers_that_yaml_takes_for_words(tmp_path: Path) -> None:
     text = "merge_method: karcher\nmodels: [{model: a}, {model: b}]\nparameters: {tol: 1e-6, max_iter: 20}"
-    assert translated(write(tmp_path / "merge.yml", text)).options["params"]["tolerance"] == 1e-6
+    assert translated(write_recipe(tmp_path / "merge.yml", text)).options["params"]["tolerance"] == 1e-6
 
 
 def test_files_that_are_no_recipes(tmp_path: Path) -> None:
     for text, message in [("[1, 2]", "mapping"), ("a: [", "not YAML")]:
         with pytest.raises(SelfposError, match=message):
-            translated(write(tmp_path / "merge.yml", text))
+            translated(write_recipe(tmp_path / "merge.yml", text))
     with pytest.raises(SelfposError, match="no recipe file"):
         translated(tmp_path / "nowhere.yml")
 
@@ -259,7 +240,7 @@ def test_same_weights_as_mergekit(
         recipe["models"].append({"model": str(tmp_path / f"m{index}"), "parameters": parameters})
     if based:
         recipe["base_model"] = str(tmp_path / "base")
-    file = write(tmp_path / "merge.yml", yaml.safe_dump(recipe))
+    file = write_recipe(tmp_path / "merge.yml", yaml.safe_dump(recipe))
     found = load_file(merge_recipe(file, tmp_path / "out").out / "model.safetensors")
 
     inputs = {
@@ -282,7 +263,7 @@ def test_recipes_over_depth_and_names_act_where_they_say(tmp_path: Path) -> None
     base, tuned = models(8, 2)
     for name, state in [("base", base), ("one", tuned[0]), ("two", tuned[1])]:
         make_folder(tmp_path / name, state)
-    file = write(
+    file = write_recipe(
         tmp_path / "merge.yml",
         f"""
 models:
@@ -325,7 +306,7 @@ def test_della_keeps_all_by_default(tmp_path: Path) -> None:
         "models": [{"model": str(tmp_path / "one")}],
     }
     found = load_file(
-        merge_recipe(write(tmp_path / "merge.yml", yaml.safe_dump(recipe)), tmp_path / "out").out
+        merge_recipe(write_recipe(tmp_path / "merge.yml", yaml.safe_dump(recipe)), tmp_path / "out").out
         / "model.safetensors"
     )
     for key, value in tuned[0].items():
@@ -344,7 +325,7 @@ def test_layers_must_be_all(tmp_path: Path) -> None:
         "parameters": {"t": 0.5},
     }
     with pytest.raises(SelfposError, match="layers 0 to 2 of models that have 3"):
-        merge_recipe(write(tmp_path / "merge.yml", yaml.safe_dump(recipe)), tmp_path / "out")
+        merge_recipe(write_recipe(tmp_path / "merge.yml", yaml.safe_dump(recipe)), tmp_path / "out")
 
 
 def test_a_folder_may_have_a_plus_in_its_name(tmp_path: Path) -> None:
@@ -352,7 +333,7 @@ def test_a_folder_may_have_a_plus_in_its_name(tmp_path: Path) -> None:
     for folder in (base, one):
         folder.mkdir()
     head = f"merge_method: task_arithmetic\nbase_model: {base}\nmodels:\n"
-    file = write(
+    file = write_recipe(
         tmp_path / "r.yml", f"{head}  - model: {one}\n  - model: {base}+{one}\n  - model: {base}+o/n\n"
     )
     assert (translated(file).base, translated(file).sources) == (str(base), [str(one), str(one), "o/n"])

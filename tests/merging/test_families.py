@@ -12,9 +12,9 @@ import pytest
 from selfpos.errors import SelfposError
 from selfpos.merging import merge
 from selfpos.storage.model_folder import open_model
-from tests.conftest import make_specialist
 from tests.helpers import reference as ref
 from tests.helpers.families import FAMILIES, make_family
+from tests.helpers.models import make_specialist
 
 QUICK = {"DistilBERT", "Qwen3", "T5 encoder"}
 

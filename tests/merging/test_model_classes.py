@@ -17,20 +17,11 @@ from selfpos.merging import merge, plan
 from selfpos.merging.output.modules import check_pooling
 from selfpos.storage.model_folder import check_tokenizer, open_model
 from selfpos.vectors import open_vectors
-from tests.conftest import make_specialist
 from tests.helpers.adapters import edit_json, state
-from tests.helpers.families import colbert, plain_bert, splade
+from tests.helpers.families import KINDS, colbert, cross_encoder, plain_bert, splade
+from tests.helpers.models import make_specialist
 
 TEXTS = ["a b c", "d e"]
-
-
-def cross_encoder(place: Path) -> Path:
-    from sentence_transformers import CrossEncoder
-
-    plain = plain_bert(place / "plain", "BertForSequenceClassification", num_labels=1)
-    model = CrossEncoder(str(plain), device="cpu", activation_fn=torch.nn.Identity(), prompts={"q": "ask "})
-    model.save_pretrained(str(place / "base"))
-    return place / "base"
 
 
 def router(place: Path) -> Path:
@@ -45,9 +36,6 @@ def router(place: Path) -> Path:
     routed = Router.for_query_document([table], documents)
     SentenceTransformer(modules=[routed], device="cpu").save_pretrained(str(place / "base"))
     return place / "base"
-
-
-KINDS = {"CrossEncoder": cross_encoder, "SparseEncoder": splade, "MultiVectorEncoder": colbert}
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

@@ -10,8 +10,8 @@ from selfpos.errors import SelfposError
 from selfpos.merging import plan
 from selfpos.recipe import PositioningSettings
 from selfpos.searched_merge import plan_search
-from tests.conftest import make_specialist
 from tests.helpers.families import plain_bert
+from tests.helpers.models import make_specialist
 
 
 def test_a_search_embeds_as_the_output_is_pooled(tmp_path: Path) -> None:

@@ -13,8 +13,7 @@ from selfpos.pipeline.run import plan_run, run_recipe
 from selfpos.recipe import Recipe
 from selfpos.scores.files import read_scores
 from selfpos.storage.model_class import class_of
-from tests.positioning.test_rerankers import questions
-from tests.training.test_rerankers import reranker, single
+from tests.helpers.rerankers import questions, reranker, write_candidates
 
 WORDS = {"one": ("a", "b"), "two": ("c", "q")}
 
@@ -92,7 +91,7 @@ def test_what_is_not_for_rerankers_is_refused_before_anything_is_trained(
 def test_a_validation_that_orders_nothing_is_refused_before_anything_is_trained(
     content: dict[str, Any], tmp_path: Path
 ) -> None:
-    single(tmp_path / "one.jsonl", [0.4, 0.1, 0.3, 0.0])
+    write_candidates(tmp_path / "one.jsonl", [0.4, 0.1, 0.3, 0.0])
     content["training"] |= {"batch_size": 8, "validation": {"share": 0.3}}
     content["probe"] = {"per_task": 4}
     with pytest.raises(SelfposError, match="task one: no question of the validation records has both"):

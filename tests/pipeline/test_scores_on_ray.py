@@ -13,7 +13,7 @@ import pytest
 
 from selfpos.evaluation import TasksFailedError, evaluate, read_scores, select_tasks
 from selfpos.pipeline.scores_on_ray import evaluate_on_ray
-from tests.evaluation.conftest import sentence
+from tests.helpers.own_tasks import sentence
 
 pytest.importorskip("ray", reason="Ray is not installed (pip install 'selfpos[ray]')")
 

@@ -18,15 +18,12 @@ from torch import Tensor
 
 from selfpos.errors import SelfposError
 from selfpos.positioning import folds, linearisation, linearised, objective
-from selfpos.positioning.draws import split_probe
 from selfpos.positioning.folds import assign_folds
 from selfpos.positioning.linearised import LinearisedSearch
 from selfpos.positioning.live import LiveModel
-from selfpos.positioning.problem import Problem
 from selfpos.positioning.smooth import SmoothMeasure
-from selfpos.positioning.trajectory import Trajectory
-from selfpos.recipe import PositioningSettings
 from selfpos.tasks import get_task
+from tests.helpers.searches import searched
 from tests.helpers.stand_ins import PairTask, Probe, graded, make_live, pairs, words
 
 
@@ -65,16 +62,6 @@ def aim(live: LiveModel, probe: dict[str, Probe], table: Tensor, noise: float = 
 
 def everywhere(live: LiveModel, coefficients: list[float]) -> Tensor:
     return torch.tensor(coefficients, dtype=torch.float64).expand(len(live.keys), len(coefficients))
-
-
-def searched(
-    live: LiveModel, probe: dict[str, Probe], path: Path | None = None, **options: object
-) -> tuple[LinearisedSearch, Tensor]:
-    settings = PositioningSettings(**options)
-    tasks, _ = split_probe(probe, 0.0, 0, settings.temperature)
-    with Trajectory(path) as record:
-        search = LinearisedSearch(Problem(live, tasks, settings), record, seed=0)
-        return search, search.run()
 
 
 @pytest.mark.parametrize("optimum", [[1.0, 0.0, 0.0], [0.8, -0.3, 1.6]])

@@ -11,8 +11,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from selfpos.errors import SelfposError
-from tests.conftest import make_specialist, make_tiny_model
 from tests.helpers.adapters import edit_json
+from tests.helpers.models import make_specialist, make_tiny_model
 from tests.helpers.stand_ins import make_live, words
 
 

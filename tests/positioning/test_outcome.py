@@ -19,8 +19,8 @@ from selfpos.positioning.selection import Measurement
 from selfpos.positioning.verdict import Rival, TaskMeasures, compare, contributions, resampled, verdict
 from selfpos.recipe import PositioningSettings
 from selfpos.tasks.measure import TaskMeasure, Texts
+from tests.helpers.searches import searched
 from tests.helpers.stand_ins import graded, make_live, pairs
-from tests.positioning.test_linearised import searched
 
 
 class Mean:

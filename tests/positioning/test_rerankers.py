@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -29,24 +28,8 @@ from selfpos.tasks.types.candidates import CandidatePairs
 from selfpos.training.validation import task_measure
 from tests.helpers.adapters import edit_json, state
 from tests.helpers.command import CommandLine
-from tests.helpers.files import write_lines
+from tests.helpers.rerankers import default_prompt_of, questions, reranker
 from tests.helpers.searches import OTHER_SEARCHES, assert_is_position
-from tests.training.test_rerankers import default_prompt_of, reranker, words
-
-
-def questions(file: Path, right: str, wrong: str, count: int = 120) -> Path:
-    """Questions whose right candidate has one word, and whose wrong ones have another."""
-    draw = random.Random(right)
-    rows = [
-        {
-            "query": question,
-            "positive": [f"{right} {text}" for text in words(draw, 1)],
-            "negative": [f"{wrong} {text}" for text in words(draw, 2)],
-        }
-        for question in words(draw, count)
-    ]
-    write_lines(file, rows)
-    return file
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -19,34 +18,16 @@ from selfpos.positioning.problem import Problem
 from selfpos.positioning.selection import Selection
 from selfpos.positioning.trajectory import Trajectory
 from selfpos.recipe import PositioningSettings
-from selfpos.searched_merge import _identity, position_and_merge
+from selfpos.searched_merge import _identity
+from tests.helpers.searches import SGD, left_by_search
 from tests.helpers.stand_ins import records
 
-COMMON = {"compare": False}
 ROOT = Path(__file__).parents[2]
-SGD = {"search": "sgd", "space": "spherical", "steps": 8, "batch_size": 16}
 EVOLVED = {"search": "cma-es", "evaluations": 20}
 
 
 class Killed(BaseException):
     """Passes through everything, as nothing does after SIGKILL."""
-
-
-def search(base: Path, sources: list[Path], folder: Path, options: dict, **kept: bool) -> dict[str, bytes]:
-    """What a search leaves: its weights, coefficients and trajectory, times aside."""
-    settings = PositioningSettings(**COMMON, **options)
-    files = {"trajectory": folder / "way.jsonl", "coefficients": folder / "c.json"}
-    position_and_merge(str(base), sources, records(), settings, folder / "out", seed=2, **files, **kept)
-    assert sorted(path.name for path in folder.iterdir()) == ["c.json", "out", "way.jsonl"]
-    way = [json.loads(line) for line in (folder / "way.jsonl").read_text().splitlines()]
-    found = json.loads((folder / "c.json").read_text())
-    found["found_by"].pop("seconds")
-    timeless = json.dumps([{key: value for key, value in line.items() if key != "seconds"} for line in way])
-    return {
-        **{path.name: path.read_bytes() for path in (folder / "out").rglob("*.safetensors")},
-        "c": json.dumps(found).encode(),
-        "way": timeless.encode(),
-    }
 
 
 class Mortal:
@@ -89,14 +70,14 @@ def test_killed_and_started_again(
         pytest.importorskip("cma")
     monkeypatch.setattr(trajectory, "EVERY", 0.0)
     mortal = Mortal(monkeypatch)
-    alone = search(tiny_base, tiny_specialists[:2], tmp_path / "alone", options)
+    alone = left_by_search(tiny_base, tiny_specialists[:2], tmp_path / "alone", options)
     whole = mortal.count
     for share in shares:
         mortal.start(round(share * whole))
         with pytest.raises(Killed):
-            search(tiny_base, tiny_specialists[:2], tmp_path / "killed", options)
+            left_by_search(tiny_base, tiny_specialists[:2], tmp_path / "killed", options)
     mortal.start()
-    assert search(tiny_base, tiny_specialists[:2], tmp_path / "killed", options) == alone
+    assert left_by_search(tiny_base, tiny_specialists[:2], tmp_path / "killed", options) == alone
     assert mortal.count < whole
 
 
@@ -110,7 +91,7 @@ from pathlib import Path
 sys.path.insert(0, {str(ROOT)!r})
 from selfpos.positioning import trajectory
 from selfpos.positioning.problem import Problem
-from tests.positioning.test_resume import SGD, search
+from tests.helpers.searches import SGD, left_by_search
 
 trajectory.EVERY, original, count = 0.0, Problem.gradient, [0]
 
@@ -122,7 +103,7 @@ def deadly(self, *args):
 
 Problem.gradient = deadly
 base, specialist, out = map(Path, sys.argv[1:])
-search(base, [specialist], out, SGD)
+left_by_search(base, [specialist], out, SGD)
 """
     words = [tiny_base, tiny_specialists[0], tmp_path / "killed"]
     done = subprocess.run([sys.executable, "-c", script, *map(str, words)], capture_output=True, check=False)
@@ -131,8 +112,8 @@ search(base, [specialist], out, SGD)
     way, state = sorted((tmp_path / "killed" / ".out.search").iterdir())
     assert (way.suffix, state.suffix) == (".jsonl", ".pt")
     assert way.read_text().count('"gradient_norm"') == 5
-    alone = search(tiny_base, tiny_specialists[:1], tmp_path / "alone", SGD)
-    assert search(tiny_base, tiny_specialists[:1], tmp_path / "killed", SGD) == alone
+    alone = left_by_search(tiny_base, tiny_specialists[:1], tmp_path / "alone", SGD)
+    assert left_by_search(tiny_base, tiny_specialists[:1], tmp_path / "killed", SGD) == alone
 
 
 @pytest.mark.parametrize("said", ["is damaged", "is of another version"])
@@ -149,10 +130,10 @@ def test_other_settings_start_a_new_search_and_a_state_that_is_no_use_is_no_trou
 
     monkeypatch.setattr(trajectory, "EVERY", 0.0)
     plain = SGD | {"steps": 2, "validation": 0.0}
-    alone = search(tiny_base, tiny_specialists[:1], tmp_path / "alone", plain)
+    alone = left_by_search(tiny_base, tiny_specialists[:1], tmp_path / "alone", plain)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Selection, "measure", stop)
-        search(tiny_base, tiny_specialists[:1], tmp_path / "killed", SGD)
+        left_by_search(tiny_base, tiny_specialists[:1], tmp_path / "killed", SGD)
     states = tmp_path / "killed" / ".out.search"
     states.mkdir(exist_ok=True)
     other = tmp_path / "killed" / "out"
@@ -161,7 +142,7 @@ def test_other_settings_start_a_new_search_and_a_state_that_is_no_use_is_no_trou
     name = _identity(
         [content_hash(tiny_base), content_hash(tiny_specialists[0])],
         records(),
-        PositioningSettings(**COMMON, **plain),
+        PositioningSettings(compare=False, **plain),
         2,
     )
     state = states / f"{name}.pt"
@@ -170,7 +151,7 @@ def test_other_settings_start_a_new_search_and_a_state_that_is_no_use_is_no_trou
     else:
         older = {"format": trajectory.FORMAT - 1, "kept": {}, "best": None, "steps": 1, "seconds": 0.0}
         torch.save(older | {"written": 0}, state)
-    assert search(tiny_base, tiny_specialists[:1], other.parent, plain) == alone
+    assert left_by_search(tiny_base, tiny_specialists[:1], other.parent, plain) == alone
     assert f"{said}; the search starts again" in caplog.text
 
 
@@ -178,7 +159,7 @@ def test_stopped_by_ctrl_c_and_started_again(
     tiny_base: Path, tiny_specialists: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a run does it, which merges nothing of a stopped search: started again, it ends as if left alone."""
-    alone = search(tiny_base, tiny_specialists[:2], tmp_path / "alone", SGD)
+    alone = left_by_search(tiny_base, tiny_specialists[:2], tmp_path / "alone", SGD)
     monkeypatch.setattr(trajectory, "EVERY", 0.0)
     original, count = Problem.gradient, [0]
 
@@ -190,8 +171,8 @@ def test_stopped_by_ctrl_c_and_started_again(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Problem, "gradient", stopping)
-        search(tiny_base, tiny_specialists[:2], tmp_path / "stopped", SGD, keep_interrupted=False)
-    assert search(tiny_base, tiny_specialists[:2], tmp_path / "stopped", SGD) == alone
+        left_by_search(tiny_base, tiny_specialists[:2], tmp_path / "stopped", SGD, keep_interrupted=False)
+    assert left_by_search(tiny_base, tiny_specialists[:2], tmp_path / "stopped", SGD) == alone
 
 
 @pytest.mark.slow
@@ -201,18 +182,18 @@ def test_stopped_searches_do_not_meet(
     """Two stopped searches for one output, and an impossible one: each has its own state and lines."""
     monkeypatch.setattr(trajectory, "EVERY", 0.0)
     other = SGD | {"learning_rate": 0.3}
-    alone = search(tiny_base, tiny_specialists[:2], tmp_path / "alone", SGD)
+    alone = left_by_search(tiny_base, tiny_specialists[:2], tmp_path / "alone", SGD)
     mortal = Mortal(monkeypatch)
     for options in (SGD, other):
         mortal.start(9)
         with pytest.raises(Killed):
-            search(tiny_base, tiny_specialists[:2], tmp_path / "killed", options)
+            left_by_search(tiny_base, tiny_specialists[:2], tmp_path / "killed", options)
     assert len(list((tmp_path / "killed" / ".out.search").iterdir())) == 4
     mortal.start()
     with pytest.raises(SelfposError, match="exclude"):
-        search(tiny_base, tiny_specialists[:2], tmp_path / "killed", SGD | {"exclude": "nothing*"})
+        left_by_search(tiny_base, tiny_specialists[:2], tmp_path / "killed", SGD | {"exclude": "nothing*"})
     assert len(list((tmp_path / "killed" / ".out.search").iterdir())) == 4
-    assert search(tiny_base, tiny_specialists[:2], tmp_path / "killed", SGD) == alone
+    assert left_by_search(tiny_base, tiny_specialists[:2], tmp_path / "killed", SGD) == alone
 
 
 def test_a_state_of_another_version_is_not_taken_up(tmp_path: Path) -> None:

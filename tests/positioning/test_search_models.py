@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +28,11 @@ from selfpos.tasks.similarity import compared, embedded, embedded_with_graph, si
 from selfpos.tasks.texts import TEXTS
 from selfpos.tasks.types.classes import for_class
 from selfpos.vectors import open_vectors
-from tests.conftest import make_specialist
 from tests.helpers.command import CommandLine
-from tests.helpers.families import colbert, splade
+from tests.helpers.models import make_specialist
+from tests.helpers.search_models import KINDS, each_kind, load_encoder, write_pairs
 from tests.helpers.searches import OTHER_SEARCHES, assert_is_position
-from tests.training.test_search_models import load, pairs
 
-KINDS: dict[str, Callable[..., Path]] = {"SparseEncoder": splade, "MultiVectorEncoder": colbert}
-each_kind = pytest.mark.parametrize("kind", list(KINDS))
 RECORDS = {"anchor": ["p", "q", "p"], "positive": ["1", "2", "3"], "negative": ["4", "1", "4"]}
 
 
@@ -47,7 +43,7 @@ def probe_of(kind: str, records: dict[str, list[str]]) -> SearchProbe:
 @each_kind
 def test_a_pair_is_scored_by_the_models_own_similarity(kind: str, tmp_path: Path) -> None:
     base = KINDS[kind](tmp_path)
-    model = load(base, kind)
+    model = load_encoder(base, kind)
     asked: Any = [
         ("ask a b", "c d e"), ("ask a b", "f"), ("ask g", "f g"),
         ("ask h i", "c d e"), ("ask h i", "f"), ("ask g", "c d e"),
@@ -105,7 +101,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     base = KINDS[kind](place)
     settings = TrainingSettings(steps=45, batch_size=16, learning_rate=3e-3, temperature=0.1)
     for seed, name in enumerate(["one", "two"]):
-        source = TaskSource(type="retrieval", data=str(pairs(place / f"{name}.jsonl", 90, seed)))
+        source = TaskSource(type="retrieval", data=str(write_pairs(place / f"{name}.jsonl", 90, seed)))
         operations.finetune(base, source, place / name, settings, probe=30, say=lambda _: None)
     return kind, place
 
@@ -114,7 +110,7 @@ def by_hand(folder: Path, kind: str, task: ProbeTask) -> tuple[float, float]:
     """The mean of −log softmax of a question's answer among all texts, in units of half a deviation, and
     nDCG@10, with the base's prompt before the questions.
     """
-    model = load(folder, kind)
+    model = load_encoder(folder, kind)
     assert model.prompts["query"] == "ask "
     columns = [task.records[name][:] for name in ("anchor", "positive")]
     scores = model.similarity(*(encode(c) for encode, c in zip(
@@ -162,7 +158,7 @@ def test_the_loss_of_a_search_is_the_librarys(kind: str, tmp_path: Path) -> None
     from sentence_transformers.sparse_encoder.losses import SparseMultipleNegativesRankingLoss
 
     base = KINDS[kind](tmp_path)
-    model = load(base, kind)
+    model = load_encoder(base, kind)
     records = {
         "anchor": ["a b", "c", "d e f", "g"],
         "positive": ["h", "i j k", "l", "m n"],

@@ -20,8 +20,8 @@ from selfpos.retention.judging import PlainTask
 from selfpos.storage.manifest import read_manifest
 from selfpos.tasks import get_task
 from selfpos.training import train
-from tests.conftest import make_specialist, make_tiny_model
 from tests.helpers.adapters import edit_json
+from tests.helpers.models import make_specialist, make_tiny_model
 from tests.helpers.stand_ins import pairs, words
 from tests.helpers.trainings import with_
 

@@ -20,8 +20,8 @@ from selfpos.positioning.teaching import SOUND, teach
 from selfpos.recipe import PositioningSettings
 from selfpos.storage.manifest import read_manifest
 from selfpos.tasks.texts import GENERAL, TEXTS
-from tests.conftest import make_specialist
 from tests.helpers.command import CommandLine, said
+from tests.helpers.models import make_specialist
 from tests.helpers.stand_ins import make_live, pairs, words
 
 

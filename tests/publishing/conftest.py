@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import make_specialist
-from tests.publishing.client import Client
-from tests.publishing.hub_server import running_hub
-from tests.publishing.hub_state import Hub
-from tests.publishing.scored_run import write_manifest, write_run
+from tests.helpers.hub.client import Client
+from tests.helpers.hub.hub_server import running_hub
+from tests.helpers.hub.hub_state import Hub
+from tests.helpers.hub.scored_run import write_manifest, write_run
+from tests.helpers.models import make_specialist
 
 
 @pytest.fixture(scope="session")

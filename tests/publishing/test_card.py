@@ -13,8 +13,8 @@ import yaml
 
 from selfpos.publishing.card import build_card, write_card
 from selfpos.publishing.metadata import check_metadata
-from tests.conftest import make_tiny_model
-from tests.publishing.conftest import write_manifest
+from tests.helpers.hub.scored_run import write_manifest
+from tests.helpers.models import make_tiny_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -11,8 +11,9 @@ from selfpos.errors import SelfposError
 from selfpos.publishing.facts import Facts, Parent, parse_parent, read_facts
 from selfpos.publishing.metadata import Licence, card_licence, derive_licence, parse_licence
 from selfpos.publishing.sources import read_summary
-from tests.publishing.conftest import Client, write_manifest
-from tests.publishing.hub_state import Hub
+from tests.helpers.hub.client import Client
+from tests.helpers.hub.hub_state import Hub
+from tests.helpers.hub.scored_run import write_manifest
 
 
 def facts(tiny_base: Path, *parents: Parent, base: Parent | None = None, **record: str) -> Facts:

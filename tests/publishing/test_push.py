@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tests.conftest import make_specialist
-from tests.publishing.client import Client
-from tests.publishing.conftest import write_manifest
-from tests.publishing.faults import CASES, REPO, contents, other_model, play, uploads
-from tests.publishing.hub_state import Hub
+from tests.helpers.hub.client import Client
+from tests.helpers.hub.faults import CASES, REPO, contents, other_model, play, uploads
+from tests.helpers.hub.hub_state import Hub
+from tests.helpers.hub.scored_run import write_manifest
+from tests.helpers.models import make_specialist
 
 WEIGHTS = {"model.safetensors", "2_Dense/model.safetensors"}
 CONTENT = WEIGHTS | {"config.json", "modules.json", "README.md", "selfpos.json", "tokenizer.json"}

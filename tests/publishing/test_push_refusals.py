@@ -12,10 +12,10 @@ import pytest
 from selfpos.errors import SelfposError
 from selfpos.publishing.plan import plan_push
 from selfpos.publishing.session import hide
-from tests.publishing.client import Client, Done, environment
-from tests.publishing.conftest import write_manifest
-from tests.publishing.faults import PULLS, REPO
-from tests.publishing.hub_state import TOKEN, Hub
+from tests.helpers.hub.client import Client, Done, environment
+from tests.helpers.hub.faults import PULLS, REPO
+from tests.helpers.hub.hub_state import TOKEN, Hub
+from tests.helpers.hub.scored_run import write_manifest
 
 
 def nothing_was_sent(hub: Hub) -> bool:

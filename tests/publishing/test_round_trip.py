@@ -13,10 +13,10 @@ import pytest
 
 from selfpos.publishing.plan import plan_push
 from selfpos.storage.hashing import content_hash
-from tests.conftest import make_specialist
-from tests.publishing.client import Client
-from tests.publishing.conftest import write_manifest
-from tests.publishing.hub_state import Hub
+from tests.helpers.hub.client import Client
+from tests.helpers.hub.hub_state import Hub
+from tests.helpers.hub.scored_run import write_manifest
+from tests.helpers.models import make_specialist
 
 TEXTS = ["a bc d", "e", "f g h i j k"]
 ENCODE = """

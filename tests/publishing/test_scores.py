@@ -19,8 +19,7 @@ from selfpos.publishing.plan import plan_push
 from selfpos.publishing.scores import Scores, find_scores, read_model_scores
 from selfpos.scores.examples import Examples, examples_file, resamples, score_of, write_examples
 from selfpos.storage.hashing import content_hash
-from tests.publishing.conftest import write_manifest
-from tests.publishing.scored_run import HUB_REVISION, write_last, write_result
+from tests.helpers.hub.scored_run import HUB_REVISION, write_last, write_manifest, write_result
 
 
 def interval(scores: Scores, model: str) -> tuple[float, float] | None:

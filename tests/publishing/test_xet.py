@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.publishing.client import Client
-from tests.publishing.faults import REPO, contents, uploads
-from tests.publishing.hub_state import Hub
+from tests.helpers.hub.client import Client
+from tests.helpers.hub.faults import REPO, contents, uploads
+from tests.helpers.hub.hub_state import Hub
 
 DOWNLOAD = "from huggingface_hub import snapshot_download as d; print('AT', d({repo!r}, cache_dir={cache!r}))"
 

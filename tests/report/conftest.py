@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import yaml
 
 from selfpos.report import read_run, write_report
 from selfpos.storage.run_folder import RunFolder
-from tests.helpers.scored_runs import TYPES, part_of, write_scores
+from tests.helpers.scored_runs import TYPES, WrittenReport, part_of, write_scores
 
 MODELS = {
     "base": 0.40,
@@ -24,15 +23,6 @@ MODELS = {
     "positioned": 0.45,
     "by-layer": 0.46,
 }
-
-
-@dataclass(frozen=True)
-class WrittenReport:
-    """A run, its report as text, and the folder of its figures (SVG)."""
-
-    run: RunFolder
-    page: str
-    figures: Path
 
 
 @pytest.fixture(scope="session")

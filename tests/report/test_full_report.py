@@ -20,7 +20,7 @@ from selfpos.report.figures import by_layer, spread_out, vary
 from selfpos.report.page import breakable
 from selfpos.report.results import Results
 from selfpos.storage.run_folder import RunFolder
-from tests.report.conftest import WrittenReport
+from tests.helpers.scored_runs import WrittenReport
 
 BROWSER = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),

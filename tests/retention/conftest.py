@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import make_specialist
+from tests.helpers.models import make_specialist
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from sentence_transformers import SentenceTransformer
 
 from selfpos.errors import SelfposError
 from selfpos.retention.index import Correction, add_correction, recorded_correction
-from tests.conftest import make_specialist, make_tiny_model
 from tests.helpers.adapters import edit_json
 from tests.helpers.command import CommandLine, said
+from tests.helpers.models import make_specialist, make_tiny_model
 from tests.helpers.retaining import pair_file, retain, sentences, text_file
 
 

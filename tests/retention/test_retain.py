@@ -20,8 +20,8 @@ from selfpos.report import figures
 from selfpos.retention.path import ALPHAS, Embedder, Place
 from selfpos.storage.manifest import read_manifest
 from selfpos.storage.model_folder import open_model
-from tests.conftest import make_specialist, make_tiny_model
 from tests.helpers.command import CommandLine, said
+from tests.helpers.models import make_specialist, make_tiny_model
 from tests.helpers.retaining import pair_file, retain, text_file
 from tests.helpers.stand_ins import make_live, words
 

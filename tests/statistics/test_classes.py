@@ -23,10 +23,10 @@ from selfpos.statistics import fisher, gathered
 from selfpos.statistics.gather import task_probe
 from selfpos.storage.model_class import class_of
 from selfpos.tasks import get_task
-from tests.conftest import make_specialist
 from tests.helpers.adapters import state
 from tests.helpers.families import colbert, splade
-from tests.training.test_rerankers import reranker
+from tests.helpers.models import make_specialist
+from tests.helpers.rerankers import reranker
 
 BASES = {"CrossEncoder": reranker, "SparseEncoder": splade, "MultiVectorEncoder": colbert}
 RANKED = {

@@ -15,27 +15,7 @@ from selfpos.errors import SelfposError
 from selfpos.storage.model_class import check_embeds
 from selfpos.storage.model_folder import Module, open_model, read_modules
 from selfpos.storage.networks import networks
-from tests.helpers.adapters import edit_json, state
-
-SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
-
-
-def in_shards(base: Path, folder: Path, *, twice: bool = False) -> dict[str, str]:
-    """A copy in two shards without an index, the last tensor in both (wrong in the first) with `twice`;
-    returns the weight map.
-    """
-    shutil.copytree(base, folder)
-    tensors = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    names = list(tensors)
-    halves = [names[::2], names[1::2]]
-    weight_map = {name: SHARDS[number] for number, half in enumerate(halves) for name in half}
-    for number, half in enumerate(halves):
-        stored = {name: tensors[name] for name in half}
-        if twice and number == 0:
-            stored[halves[1][-1]] = tensors[halves[1][-1]] + 1
-        save_file(stored, folder / SHARDS[number], {"format": "pt"})
-    return weight_map
+from tests.helpers.adapters import SHARDS, edit_json, in_shards, state
 
 
 def test_shards_without_an_index_are_read_when_all_are_there(tiny_base: Path, tmp_path: Path) -> None:

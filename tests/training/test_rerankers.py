@@ -20,11 +20,12 @@ from selfpos.storage.manifest import read_manifest
 from selfpos.tasks.measure import PairMeasure
 from selfpos.tasks.types.candidates import CandidatePairs
 from selfpos.training.validation import score
-from tests.conftest import make_specialist
 from tests.helpers.adapters import edit_json, state
 from tests.helpers.command import ROOT, TWO_PROCESSES, CommandLine
 from tests.helpers.families import plain_bert, splade
 from tests.helpers.files import write_lines
+from tests.helpers.models import make_specialist
+from tests.helpers.rerankers import default_prompt_of, random_texts, reranker, write_candidates
 from tests.helpers.threads import one_thread
 from tests.helpers.trainings import assert_resumes_to_the_same_bytes
 
@@ -43,47 +44,16 @@ def warm(selfpos: CommandLine) -> None:
     selfpos.python(WARM)
 
 
-def reranker(place: Path, **fields: Any) -> Path:
-    """A tiny reranker without dropout, as sentence-transformers saves it."""
-    from sentence_transformers import CrossEncoder
-
-    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "num_labels": 1}
-    plain = plain_bert(place / "plain", "BertForSequenceClassification", **still | fields)
-    CrossEncoder(str(plain), device="cpu").save_pretrained(str(place / "base"))
-    return place / "base"
-
-
-def default_prompt_of(text: str) -> dict[str, Any]:
-    """The settings of a model that sets `text` before all it reads."""
-    return {"prompts": {"ask": text, "other": "k "}, "default_prompt_name": "ask"}
-
-
-def words(draw: random.Random, count: int) -> list[str]:
-    return [" ".join(draw.choices("defghijklmnop", k=4)) for _ in range(count)]
-
-
 def lists(file: Path, count: int = 24) -> Path:
     """Questions whose right candidates begin with an a, and wrong ones with a b."""
     draw = random.Random(0)
     rows = [
         {
             "query": question,
-            "positive": [f"a {text}" for text in words(draw, 1 + n % 2)],
-            "negative": [f"b {text}" for text in words(draw, 3)],
+            "positive": [f"a {text}" for text in random_texts(draw, 1 + n % 2)],
+            "negative": [f"b {text}" for text in random_texts(draw, 3)],
         }
-        for n, question in enumerate(words(draw, count))
-    ]
-    write_lines(file, rows)
-    return file
-
-
-def single(file: Path, grades: list[Any], name: str = "score") -> Path:
-    """Candidates one a record, four a question, with these grades in turn."""
-    draw = random.Random(1)
-    rows = [
-        {"question": question, "passage": text, name: grades[(4 * n + k) % len(grades)]}
-        for n, question in enumerate(words(draw, 20))
-        for k, text in enumerate(words(draw, 4))
+        for n, question in enumerate(random_texts(draw, count))
     ]
     write_lines(file, rows)
     return file
@@ -105,7 +75,8 @@ def test_specialists_are_trained_merged_and_loaded(tmp_path: Path, selfpos: Comm
     from sentence_transformers import CrossEncoder
 
     base = reranker(tmp_path)
-    binary, graded = lists(tmp_path / "lists.jsonl"), single(tmp_path / "graded.jsonl", [0.9, 0.1, 0.6, 0.0])
+    binary = lists(tmp_path / "lists.jsonl")
+    graded = write_candidates(tmp_path / "graded.jsonl", [0.9, 0.1, 0.6, 0.0])
     for name, data in (("one", binary), ("two", graded)):
         done = selfpos(*TASK, "--data", data, "--base", base, "--out", tmp_path / name, *QUICK)
         assert done.returncode == 0, done.stderr
@@ -144,7 +115,7 @@ def test_a_reranker_learns_to_rank_and_keeps_its_best_state(tmp_path: Path, self
     assert best > 0.95 and validation["best_step"] in (20, 40, 60)
     model, start = (CrossEncoder(str(folder), device="cpu") for folder in (out, base))
     assert model.max_seq_length == start.max_seq_length == 40
-    questions, endings = words(random.Random(5), 20), words(random.Random(6), 40)
+    questions, endings = random_texts(random.Random(5), 20), random_texts(random.Random(6), 40)
     pairs = [(question, f"{'ab'[n // 20]} {endings[n]}") for n, question in enumerate(2 * questions)]
     measure = PairMeasure(sorted(pairs), [float(text.startswith("a")) for _, text in sorted(pairs)], 0.5)
     assert score(measure, model) > 0.9 > score(measure, start)
@@ -158,7 +129,7 @@ def test_the_loss_is_binary_cross_entropy(grades: list[Any], prompt: str, tmp_pa
     base = reranker(tmp_path)
     if prompt:  # which `predict` sets before each pair
         edit_json(base / "config_sentence_transformers.json", **default_prompt_of(prompt))
-    data = single(tmp_path / "data.jsonl", grades, "label")
+    data = write_candidates(tmp_path / "data.jsonl", grades, "label")
     source = TaskSource(type="reranking", data=str(data))
     settings = TrainingSettings(steps=1, batch_size=80, learning_rate=1e-5)
     said: list[str] = []
@@ -220,7 +191,7 @@ def test_adapters_and_plain_bases(tmp_path: Path, selfpos: CommandLine) -> None:
 
 
 def test_a_dry_run_says_what_would_be_and_writes_nothing(tmp_path: Path, selfpos: CommandLine) -> None:
-    base, data = reranker(tmp_path), single(tmp_path / "graded.jsonl", [0.9, 0.1, 0.6, 0.0])
+    base, data = reranker(tmp_path), write_candidates(tmp_path / "graded.jsonl", [0.9, 0.1, 0.6, 0.0])
     out = tmp_path / "out"
     done = selfpos(*TASK, "--data", data, "--base", base, "--out", out, "--dry-run")
     assert done.returncode == 0 and "would train on 15 records, and hold out 5" in done.stdout, done.stderr
@@ -231,8 +202,8 @@ def test_what_cannot_be_is_refused_before_it_is_trained(tmp_path: Path, selfpos:
     base, data = reranker(tmp_path), lists(tmp_path / "lists.jsonl")
     classes = reranker(tmp_path / "classes", num_labels=3)
     sparse = splade(tmp_path / "sparse")
-    raw = single(tmp_path / "raw.jsonl", [5.5, -3.0, 0.5, 2.0])
-    steps = single(tmp_path / "steps.jsonl", [0, 1, 2, 3], "relevance")
+    raw = write_candidates(tmp_path / "raw.jsonl", [5.5, -3.0, 0.5, 2.0])
+    steps = write_candidates(tmp_path / "steps.jsonl", [0, 1, 2, 3], "relevance")
     raw_lists = tmp_path / "raw-lists.jsonl"
     write_lines(raw_lists, [*listed([1, 0, 0], [5.5, -3.0, 0.5])] * 20)
     embedding = tmp_path / "embedding"
@@ -367,7 +338,7 @@ def test_one_number_beside_lists_is_no_grade_of_each() -> None:
 
 
 def test_a_validation_that_orders_nothing_is_refused(tmp_path: Path, selfpos: CommandLine) -> None:
-    base, data = reranker(tmp_path), single(tmp_path / "low.jsonl", [0.4, 0.1, 0.3, 0.0])
+    base, data = reranker(tmp_path), write_candidates(tmp_path / "low.jsonl", [0.4, 0.1, 0.3, 0.0])
     done = selfpos(
         *(*TASK, "--data", data, "--base", base, "--out", tmp_path / "out", *QUICK),
         *("--validate", 0.3, "--probe", 0),

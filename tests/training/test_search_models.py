@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from selfpos.training.validation import score
 from tests.helpers.adapters import edit_json, state
 from tests.helpers.command import CommandLine
 from tests.helpers.families import colbert, plain_bert, splade
-from tests.helpers.files import write_lines
+from tests.helpers.search_models import KINDS, each_kind, load_encoder, write_pairs
 from tests.helpers.threads import one_thread
 from tests.helpers.trainings import assert_resumes_to_the_same_bytes
 
@@ -31,13 +29,11 @@ __all__ = ["one_thread"]
 WARM = "import selfpos.positioning.position, selfpos.training.trainer"
 TASK = ["finetune", "--task", "retrieval"]
 QUICK = ["--steps", 4, "--batch-size", 8, "--learning-rate", "1e-3", "--probe", 4]
-KINDS: dict[str, Callable[..., Path]] = {"SparseEncoder": splade, "MultiVectorEncoder": colbert}
 MODEL_TYPES = {"SparseEncoder": "sparse-encoder", "MultiVectorEncoder": "multi-vector-encoder"}
 LOSSES = {
     "SparseEncoder": "SpladeLoss(SparseMultipleNegativesRankingLoss)",
     "MultiVectorEncoder": "MultiVectorMultipleNegativesRankingLoss",
 }
-each_kind = pytest.mark.parametrize("kind", list(KINDS))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,29 +44,10 @@ def warm(selfpos: CommandLine) -> None:
     selfpos.python(WARM)
 
 
-def load(folder: Path, kind: str) -> Any:
-    import sentence_transformers
-
-    return getattr(sentence_transformers, kind)(str(folder), device="cpu")
-
-
-def pairs(file: Path, count: int = 40, seed: int = 0) -> Path:
-    """Questions in letters of a to l, whose answers hold each letter's partner (a: m, b: n, …)."""
-    draw = random.Random(seed)
-    partner = dict(zip("abcdefghijkl", "mnopqrstuvwx", strict=True))
-    questions = {" ".join(draw.sample(list(partner), 4)) for _ in range(3 * count)}
-    rows = [
-        {"query": question, "answer": " ".join(partner.get(letter, letter) for letter in question)}
-        for question in sorted(questions)[:count]
-    ]
-    write_lines(file, rows)
-    return file
-
-
 @pytest.mark.slow
 @each_kind
 def test_specialists_are_trained_merged_and_loaded(kind: str, tmp_path: Path, selfpos: CommandLine) -> None:
-    base, data = KINDS[kind](tmp_path), pairs(tmp_path / "pairs.jsonl")
+    base, data = KINDS[kind](tmp_path), write_pairs(tmp_path / "pairs.jsonl")
     for name, seed in (("one", 1), ("two", 2)):
         done = selfpos(
             *TASK, "--data", data, "--base", base, "--out", tmp_path / name, *QUICK, "--seed", seed
@@ -91,7 +68,7 @@ def test_specialists_are_trained_merged_and_loaded(kind: str, tmp_path: Path, se
         merge = ["merge", "--base", base, "--vectors", tmp_path / "one", tmp_path / "two", "--method", method]
         done = selfpos(*merge, "--out", tmp_path / method)
         assert done.returncode == 0, done.stderr
-        vectors = load(tmp_path / method, kind).encode_document(["a b", "m n o"])
+        vectors = load_encoder(tmp_path / method, kind).encode_document(["a b", "m n o"])
         assert all(torch.isfinite(vector.to_dense()).all() for vector in vectors)
     for key, value in state(tmp_path / "average").items():
         np.testing.assert_allclose(value, (one[key] + two[key]) / 2, atol=1e-6, err_msg=key)
@@ -106,7 +83,7 @@ def test_specialists_are_trained_merged_and_loaded(kind: str, tmp_path: Path, se
 @each_kind
 def test_it_learns_to_find_and_keeps_its_best_state(kind: str, tmp_path: Path) -> None:
     base, out = KINDS[kind](tmp_path), tmp_path / "out"
-    source = TaskSource(type="retrieval", data=str(pairs(tmp_path / "pairs.jsonl", 80)))
+    source = TaskSource(type="retrieval", data=str(write_pairs(tmp_path / "pairs.jsonl", 80)))
     settings = TrainingSettings(
         steps=45,
         batch_size=16,
@@ -120,9 +97,11 @@ def test_it_learns_to_find_and_keeps_its_best_state(kind: str, tmp_path: Path) -
     assert result.losses[-1][1] < 0.7 * result.losses[0][1]
     history: Any = read_manifest(out)["validation"]
     assert [entry["step"] for entry in history["history"]] == [15, 30, 45]
-    model, start = load(out, kind), load(base, kind)
+    model, start = load_encoder(out, kind), load_encoder(base, kind)
     assert model.max_seq_length == start.max_seq_length == 40
-    rows = [json.loads(line) for line in pairs(tmp_path / "new.jsonl", 30, seed=7).read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in write_pairs(tmp_path / "new.jsonl", 30, seed=7).read_text().splitlines()
+    ]
     columns = [["ask " + row["query"] for row in rows], [row["answer"] for row in rows]]
     measure = SearchMeasure(Texts(columns, None))
     assert max(entry["mean"] for entry in history["history"]) > 0.5
@@ -143,7 +122,7 @@ def test_the_loss_is_the_librarys_on_the_prompts_of_each_side(
     kind: str, asked: Any, temperature: float | None, tmp_path: Path
 ) -> None:
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    base, data = KINDS[kind](tmp_path, **still), pairs(tmp_path / "pairs.jsonl", 12)
+    base, data = KINDS[kind](tmp_path, **still), write_pairs(tmp_path / "pairs.jsonl", 12)
     edit_json(base / "config_sentence_transformers.json", prompts={"query": "ask ", "document": "y z "})
     source = TaskSource(type="retrieval", data=str(data), prompts=asked)
     given = {} if temperature is None else {"temperature": temperature}
@@ -152,13 +131,13 @@ def test_the_loss_is_the_librarys_on_the_prompts_of_each_side(
     before = {"query": "ask ", "document": "y z "}
     before |= dict.fromkeys(before, asked) if isinstance(asked, str) else asked
     rows = [json.loads(line) for line in data.read_text().splitlines()]
-    model = load(base, kind)
+    model = load_encoder(base, kind)
     questions = model.encode_query([row["query"] for row in rows], prompt=before["query"])
     answers = model.encode_document([row["answer"] for row in rows], prompt=before["document"])
     logits = model.similarity(questions, answers).double() / (temperature or 1)
     expected = torch.nn.functional.cross_entropy(logits, torch.arange(len(rows))).item()
     assert result.losses[0][1] == pytest.approx(expected, abs=1e-4)  # penalties rise from 0 at the first step
-    kept = load(tmp_path / "out", kind).prompts
+    kept = load_encoder(tmp_path / "out", kind).prompts
     assert {side: kept[side] for side in before} == before
 
 
@@ -167,13 +146,13 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = KINDS[kind](tmp_path)
-    source = TaskSource(type="retrieval", data=str(pairs(tmp_path / "pairs.jsonl")))
+    source = TaskSource(type="retrieval", data=str(write_pairs(tmp_path / "pairs.jsonl")))
     assert_resumes_to_the_same_bytes(base, source, tmp_path, monkeypatch, probe=4)
 
 
 @each_kind
 def test_an_adapter_is_trained_and_merged(kind: str, tmp_path: Path, selfpos: CommandLine) -> None:
-    base, data = KINDS[kind](tmp_path), pairs(tmp_path / "pairs.jsonl")
+    base, data = KINDS[kind](tmp_path), write_pairs(tmp_path / "pairs.jsonl")
     out, merged = tmp_path / "out", tmp_path / "merged"
     done = selfpos(*TASK, "--data", data, "--base", base, "--out", out, *QUICK, "--lora", 4)
     assert done.returncode == 0, done.stderr
@@ -181,7 +160,7 @@ def test_an_adapter_is_trained_and_merged(kind: str, tmp_path: Path, selfpos: Co
     done = selfpos("merge", "--base", base, "--vectors", out, "--method", "average", "--out", merged)
     assert done.returncode == 0, done.stderr
     before, one, same = (
-        load(folder, kind).encode_query(["a b c"])[0].to_dense() for folder in (base, out, merged)
+        load_encoder(folder, kind).encode_query(["a b c"])[0].to_dense() for folder in (base, out, merged)
     )
     np.testing.assert_allclose(one, same, atol=1e-5)
     assert not np.allclose(before, one, atol=1e-5)
@@ -193,7 +172,7 @@ def test_what_cannot_be_is_refused_before_it_is_trained(tmp_path: Path, selfpos:
     from sentence_transformers.sentence_transformer.modules import Pooling
     from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder
 
-    data = pairs(tmp_path / "pairs.jsonl")
+    data = write_pairs(tmp_path / "pairs.jsonl")
     sparse, multi, plain = (
         make(tmp_path / name) for name, make in (("s", splade), ("m", colbert), ("p", plain_bert))
     )
@@ -237,7 +216,7 @@ def test_what_cannot_be_is_refused_before_it_is_trained(tmp_path: Path, selfpos:
 
 
 def test_a_dry_run_says_what_would_be_and_runs_are_refused(tmp_path: Path, selfpos: CommandLine) -> None:
-    base, data = splade(tmp_path), pairs(tmp_path / "pairs.jsonl")
+    base, data = splade(tmp_path), write_pairs(tmp_path / "pairs.jsonl")
     done = selfpos(*TASK, "--data", data, "--base", base, "--out", tmp_path / "x", "--dry-run")
     assert done.returncode == 0 and "the base is a SparseEncoder, and so will" in done.stdout, done.stderr
     recipe = {
@@ -258,7 +237,7 @@ def test_a_dry_run_says_what_would_be_and_runs_are_refused(tmp_path: Path, selfp
 def test_a_question_is_no_longer_than_its_side(tmp_path: Path) -> None:
     from selfpos.training.trainer import make_collator
 
-    model = load(colbert(tmp_path), "MultiVectorEncoder")
+    model = load_encoder(colbert(tmp_path), "MultiVectorEncoder")
     model[0].query_length = 5
     record = {"anchor": "a b c d e f g h", "positive": "a b c d e f g h i j k l m n o p"}
     for asked, lengths in ((None, (5, 18)), (10, (5, 10)), (4, (4, 4))):
@@ -269,7 +248,7 @@ def test_a_question_is_no_longer_than_its_side(tmp_path: Path) -> None:
 
 def test_data_that_cannot_be_measured_is_refused(tmp_path: Path) -> None:
     base = colbert(tmp_path)
-    source = TaskSource(type="retrieval", data=str(pairs(tmp_path / "pairs.jsonl", 6)))
+    source = TaskSource(type="retrieval", data=str(write_pairs(tmp_path / "pairs.jsonl", 6)))
     settings = TrainingSettings(steps=1, batch_size=32)
     with pytest.raises(SelfposError, match="no full batch of 32"):
         operations.finetune(base, source, tmp_path / "out", settings, probe=0, say=lambda _: None)

@@ -18,9 +18,9 @@ from selfpos.storage.networks import loaded
 from selfpos.vectors import open_vectors
 from selfpos.vectors.check import pooling_mode
 from selfpos.vectors.config_fields import HARMLESS, TOKEN_IDS, field_differences
-from tests.conftest import make_specialist
 from tests.helpers.adapters import edit_json
 from tests.helpers.families import DECODER, SMALL, make_family
+from tests.helpers.models import make_specialist
 
 GEMMA = {"model_type": "gemma3_text", "use_bidirectional_attention": True}
 

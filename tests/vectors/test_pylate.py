@@ -13,9 +13,9 @@ from selfpos.errors import SelfposError
 from selfpos.merging import merge
 from selfpos.storage.model_folder import open_model
 from selfpos.vectors import open_vectors
-from tests.conftest import make_specialist
 from tests.helpers.adapters import edit_json, state
 from tests.helpers.families import colbert, pylate, saved_today
+from tests.helpers.models import make_specialist
 
 TEXTS = ["a b c, d", "[Q] e f", "g h i j k l m n o p q r s t u v w x y z"]
 

@@ -18,9 +18,9 @@ from selfpos.merging import merge, plan
 from selfpos.storage.model_folder import open_model
 from selfpos.storage.networks import SPLIT_ON_LOADING
 from selfpos.vectors import TaskVector, open_vectors
-from tests.conftest import make_specialist
 from tests.helpers.adapters import edit_json, make_adapter, state
 from tests.helpers.families import DECODER, SMALL, make_family
+from tests.helpers.models import make_specialist
 
 Rename = Callable[[str], str | None]
 

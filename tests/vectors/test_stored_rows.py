@@ -16,9 +16,9 @@ from selfpos.merging import merge
 from selfpos.publishing.sources import read_summary
 from selfpos.storage.model_folder import open_model
 from selfpos.vectors import open_vectors
-from tests.conftest import make_specialist
 from tests.helpers.adapters import edit_json, state
 from tests.helpers.families import plain_bert
+from tests.helpers.models import make_specialist
 
 
 def model2vec(source: Path, folder: Path, seed: int, **more: torch.Tensor) -> Path:

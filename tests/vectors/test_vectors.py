@@ -202,7 +202,7 @@ def test_torn_adapters_are_refused(tmp_path: Path, change: dict[str, list[int] |
 
 
 def test_adapters_of_another_architecture_are_refused(tiny_base: Path, tmp_path: Path) -> None:
-    from tests.conftest import make_tiny_model
+    from tests.helpers.models import make_tiny_model
 
     other = make_tiny_model(tmp_path / "other", hidden=16)
     make_adapter(other, tmp_path / "adapter", plain=True)

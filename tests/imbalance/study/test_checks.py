@@ -14,8 +14,7 @@ from selfpos.imbalance.study import grid
 from selfpos.imbalance.study.data import ArrayImages, ImageData
 from selfpos.imbalance.study.grid import plan
 from selfpos.imbalance.study.unit import check_study
-from tests.helpers.companion import STEP, run_study, tiny_recipe
-from tests.imbalance.conftest import make_images
+from tests.helpers.companion import STEP, make_images, run_study, tiny_recipe
 
 
 @pytest.fixture(autouse=True)

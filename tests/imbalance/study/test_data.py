@@ -10,7 +10,7 @@ from PIL import Image
 
 from selfpos.errors import OperationError, SelfposError
 from selfpos.imbalance.study.data import contrast_normalise, fit_zca, read_idx, read_images, whiten
-from tests.conftest import SHARED_DATA
+from tests.helpers.files import SHARED_DATA
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:

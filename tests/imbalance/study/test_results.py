@@ -12,8 +12,7 @@ from selfpos.imbalance.command import _study
 from selfpos.imbalance.study import grid
 from selfpos.imbalance.study.results import data_of, read_results, write_results
 from selfpos.storage.atomic import locked
-from tests.helpers.companion import imbalance, run_study, tiny_recipe, write_tiny
-from tests.imbalance.conftest import make_images
+from tests.helpers.companion import imbalance, make_images, run_study, tiny_recipe, write_tiny
 
 
 def test_reports_of_one_folder_are_apart_and_tell_all_rates(archive: Path, tmp_path: Path) -> None:

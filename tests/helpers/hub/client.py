@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.helpers.command import CommandLine
 from tests.helpers.command import Done as PlainDone
-from tests.publishing.hub_state import TOKEN, Hub
+from tests.helpers.hub.hub_state import TOKEN, Hub
 
 
 class Done(PlainDone):
@@ -29,7 +29,7 @@ class Client(CommandLine):
     def __init__(self, hub: Hub, home: Path, *, xet: bool = True) -> None:
         self.temporary = home / "tmp"
         super().__init__(
-            "tests.publishing.worker", environment(hub, home) | ({} if xet else {"HF_HUB_DISABLE_XET": "1"})
+            "tests.helpers.hub.worker", environment(hub, home) | ({} if xet else {"HF_HUB_DISABLE_XET": "1"})
         )
 
     def __call__(self, *words: str | Path | int, cwd: Path | None = None, **env: str | None) -> Done:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.publishing.client import Client
-from tests.publishing.hub_state import READ_TOKEN, Hub
+from tests.helpers.hub.client import Client
+from tests.helpers.hub.hub_state import READ_TOKEN, Hub
 
 REPO = "alice/merged"
 PATIENCE = "import selfpos.publishing.session as s; print(s.ANSWER_SECONDS); s.ANSWER_SECONDS = {seconds}"

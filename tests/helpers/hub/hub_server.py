@@ -18,9 +18,9 @@ from http.server import ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
 
-from tests.publishing.hub_state import DATE, LARGE, READ_TOKEN, Hub, Repo, git_blob
-from tests.publishing.hub_transport import HubError
-from tests.publishing.hub_xet import XetEndpoints
+from tests.helpers.hub.hub_state import DATE, LARGE, READ_TOKEN, Hub, Repo, git_blob
+from tests.helpers.hub.hub_transport import HubError
+from tests.helpers.hub.hub_xet import XetEndpoints
 
 
 @contextmanager

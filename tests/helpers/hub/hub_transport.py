@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.publishing.hub_state import READ_TOKEN, TOKEN, Hub
+from tests.helpers.hub.hub_state import READ_TOKEN, TOKEN, Hub
 
 
 class HubError(Exception):

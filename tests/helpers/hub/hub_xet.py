@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from tests.publishing.hub_transport import HubError, HubTransport
-from tests.publishing.xet_storage import DamagedError
+from tests.helpers.hub.hub_transport import HubError, HubTransport
+from tests.helpers.hub.xet_storage import DamagedError
 
 
 class XetEndpoints(HubTransport):

@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.publishing.xet_storage import XetStorage
+from tests.helpers.hub.xet_storage import XetStorage
 
 TOKEN = "hf_" + "Loopback" * 5  # of user 'alice', who may write
 READ_TOKEN = "hf_" + "Readonly" * 5
