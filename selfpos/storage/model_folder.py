@@ -211,17 +211,13 @@ def _as_loaded(
 ) -> dict[str, TensorEntry]:
     """`tensors` with the parameters' names and cuts where transformers splits stored tensors."""
     for network in networks(folder, modules):
-        config = folder / network.path / CONFIG
-        if network.kind not in TRANSFORMERS or not config.is_file():
+        if network.kind not in TRANSFORMERS:
             continue
-        if read_json(config).get("model_type") not in SPLIT_ON_LOADING:
+        module, prefix = folder / network.path, network.prefix
+        if read_json(module / CONFIG, missing_ok=True).get("model_type") not in SPLIT_ON_LOADING:
             continue
-        prefix = network.prefix
-        in_network = [key for key, entry in tensors.items() if key == prefix + entry.name]
-        network_folder = folder / network.path
-        as_loaded = loaded(
-            network_folder, [tensors[key].name for key in in_network], task_of(network_folder, network.kind)
-        )
+        stored = [entry.name for key, entry in tensors.items() if key == prefix + entry.name]
+        as_loaded = loaded(module, stored, task_of(module, network.kind))
         opened: dict[str, TensorEntry] = {}
         for key, entry in tensors.items():
             names = as_loaded.names.get(entry.name) if as_loaded and key == prefix + entry.name else None
